@@ -20,6 +20,10 @@ pub const SEARCHED_MAX: usize = 5_000;
 /// slowly, and each request in progress holds one.
 pub const TEXT_BYTES_MAX: usize = 128 << 10;
 
+/// What an action on directories needs, for the page of a process that does not have them.
+pub const ELSEWHERE: &str = "the directories of a service with the role `ingest`: use its page, or \
+    run the command with its settings";
+
 /// Reads for the pages, and actions.
 #[async_trait]
 pub trait Console: Send + Sync {
@@ -166,6 +170,21 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether it reads or changes the directories of a service: only the page of that service does
+    /// it.
+    #[must_use]
+    pub const fn is_of_directories(&self) -> bool {
+        match self {
+            Self::Pause
+            | Self::Resume
+            | Self::Retry { .. }
+            | Self::Release { .. }
+            | Self::Acknowledge { .. }
+            | Self::Reload { .. } => true,
+            Self::AcknowledgeAll | Self::Replay { .. } => false,
+        }
+    }
+
     /// The action as the command that does the same, for the log and for the page.
     #[must_use]
     pub fn as_command(&self) -> String {

@@ -79,6 +79,7 @@ pub mod http;
 // Assembly.
 pub mod sample;
 pub mod config;
+mod spare;
 mod restore;
 pub mod runner;
 pub mod load;

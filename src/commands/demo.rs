@@ -1,16 +1,16 @@
 //! `demo`: a complete first run with sample data, SQLite and the in-process queue. Needs no server,
 //! and uses neither the database nor the directories of the user's settings.
 
+use std::env;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{BufWriter, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::load;
-use super::{Outcome, open_database, print};
+use super::{Outcome, ending, load, open_database, print};
 use crate::config::Settings;
 use crate::config::cli::DemoArgs;
 use crate::dataset::Datasets;
@@ -18,7 +18,6 @@ use crate::directory;
 use crate::inbox::Directories;
 use crate::runner::{self, LoadPlan};
 use crate::sample::{Generator, RecordType};
-use crate::shutdown::Shutdown;
 use crate::sink::Database;
 
 /// Share of the records that are bad, so that the demo shows rejects.
@@ -40,18 +39,15 @@ pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::R
         record_type: RecordType::VehicleStatus,
         ..events
     };
-    directory::create_private(&settings.dirs.inbound)?;
-    for index in 0..args.files {
-        write(&settings.dirs.inbound, &events, index, args.records)?;
-    }
-    write(&settings.dirs.inbound, &status, 0, args.records)?;
+    write_all(&settings.dirs.inbound, &events, &status, &args)
+        .map_err(|error| refused(&dir, &error))?;
     print(&format!(
         "wrote {} sample files to {}\n\n",
         args.files + 1,
         settings.dirs.inbound.display()
     ))?;
 
-    let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
+    let shutdown = ending::on_signals(settings.drain_timeout)?;
     let Some(engine) = runner::open_to_load(&settings, None, &shutdown).await? else {
         return Ok(Outcome::Stopped);
     };
@@ -73,13 +69,21 @@ pub(super) async fn execute(mut settings: Settings, args: DemoArgs) -> anyhow::R
 
 fn data_directory(args: &DemoArgs) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
     if let Some(dir) = &args.dir {
-        directory::create_private(dir)?;
+        directory::create_private(dir).map_err(|error| refused(dir, &error))?;
         return Ok((dir.clone(), None));
     }
     let temporary = tempfile::Builder::new()
         .prefix("lemonade-demo-")
-        .tempdir()?;
+        .tempdir()
+        .map_err(|error| refused(&env::temp_dir(), &error))?;
     Ok((temporary.path().to_owned(), Some(temporary)))
+}
+
+/// The error of a directory in which nothing can be written.
+fn refused(dir: &Path, error: &io::Error) -> io::Error {
+    let dir = dir.display();
+    let why = format!("cannot write to {dir}: {error}; name another directory with --dir");
+    io::Error::new(error.kind(), why)
 }
 
 /// Replaces the database, the queue and the directories of the settings.
@@ -95,12 +99,25 @@ fn use_embedded_servers(settings: &mut Settings, dir: &Path) {
     };
 }
 
-fn write(inbound: &Path, generator: &Generator, index: u32, records: u32) -> anyhow::Result<()> {
+/// Writes the files of events, and one of statuses.
+fn write_all(
+    inbound: &Path,
+    events: &Generator,
+    status: &Generator,
+    args: &DemoArgs,
+) -> io::Result<()> {
+    directory::create_private(inbound)?;
+    for index in 0..args.files {
+        write(inbound, events, index, args.records)?;
+    }
+    write(inbound, status, 0, args.records)
+}
+
+fn write(inbound: &Path, generator: &Generator, index: u32, records: u32) -> io::Result<()> {
     let path = inbound.join(generator.file_name(index));
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
     generator.write(index, records, &mut out)?;
-    out.flush()?;
-    Ok(())
+    out.flush()
 }
 
 /// The number of rows of each table and the first rows of each summary, read from the database.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
-use super::{Outcome, is_confirmed, note, open_for_repairs, print, repair, wanted_file};
+use super::{Outcome, is_confirmed, note, open_for_repairs, others, print, repair, wanted_file};
 use crate::batch::{provenance, row_id};
 use crate::config::Settings;
 use crate::config::cli::EraseArgs;
@@ -48,6 +48,7 @@ struct Plan {
 
 /// Runs the command.
 pub(super) async fn execute(settings: &Settings, args: &EraseArgs) -> anyhow::Result<Outcome> {
+    others::check_role(settings, "erase", "changes the files in the directories")?;
     let database = open_for_repairs(settings).await?;
     let database = database.as_ref();
     let mut by_file: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
@@ -70,6 +71,12 @@ pub(super) async fn execute(settings: &Settings, args: &EraseArgs) -> anyhow::Re
     let mut is_all = true;
     for plan in plans {
         is_all &= carry_out(settings, database, &plan).await?;
+    }
+    if let Some(others) = others::elsewhere(settings, database).await? {
+        note(&format!(
+            "{others} takes files into other directories, which may have copies of these files: \
+             run this with its settings as well"
+        ));
     }
     note(
         "backups, the logs of the database, the files of Redis, and wherever the files came from may have \
@@ -95,6 +102,16 @@ async fn plan(
         bail!("file {file_no} has {records} records, so it has no ordinal {ordinal}");
     }
     let (copies, kept) = places(settings, &own.file)?;
+    if copies.is_empty()
+        && kept.is_empty()
+        && let Some(others) = others::elsewhere(settings, database).await?
+    {
+        bail!(
+            "file {file_no} is in none of these directories, so its bytes would stay where it is: \
+             {}; nothing was erased",
+            others::hint(&others)
+        );
+    }
     let mut source = None;
     if let Some(path) = copies.first().or(kept.first().map(|(path, _)| path)) {
         source = Some(open(settings, &own, path)?);
@@ -267,7 +284,10 @@ async fn carry_out(
         let numbers: Vec<u32> = plan.files.iter().map(|of| of.file.entry.file_no).collect();
         database.end_blank(blank, &numbers).await?;
     } else if plan.kept.is_empty() {
-        note("no directory has the file any more");
+        note(
+            "none of the directories of these settings has the file; if it was loaded into other \
+             ones, run this with their settings as well",
+        );
     }
     for (path, what) in &plan.kept {
         eprintln!(

@@ -15,8 +15,8 @@ use crate::inbox;
 use crate::sink::{FileState, LedgerFile};
 
 use super::{
-    INFALLIBLE, KeyValueText, NoInput, Outcome, UsageError, note, open_for_operators, output,
-    print, repair, verify, wanted_file,
+    INFALLIBLE, KeyValueText, NoInput, Outcome, UsageError, note, open_for_operators, others,
+    output, print, repair, verify, wanted_file,
 };
 
 /// Files read from the ledger at a time.
@@ -214,6 +214,7 @@ async fn show(settings: &Settings, file_no: u32, json: bool) -> anyhow::Result<(
 /// Moves files from quarantine back to inbound. Their ledger entries change when they are
 /// registered again.
 pub(super) fn retry(settings: &Settings, names: &[OsString], all: bool) -> anyhow::Result<()> {
+    others::check_role(settings, "files retry", "moves files out of the quarantine")?;
     let quarantine = &settings.dirs.quarantine;
     let names = if all {
         quarantined(settings)?

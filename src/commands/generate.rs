@@ -36,7 +36,7 @@ pub(super) fn execute(settings: &Settings, args: &GenerateArgs) -> anyhow::Resul
         format,
     };
     let dir = args.dir.as_ref().unwrap_or(&settings.dirs.inbound);
-    directory::create_private(dir).with_context(|| dir.display().to_string())?;
+    directory::create_private(dir).map_err(|error| refused("create", dir, &error))?;
     let (mut bytes, mut bad) = (0, 0);
     for index in 0..args.files {
         let written = write_file(&generator, index, args.records, args.compress, dir)?;
@@ -70,16 +70,16 @@ fn write_file(
         Compression::None => "",
     };
     let path = dir.join(generator.file_name(index) + extension);
-    let writing = || path.display().to_string();
+    let writing = |error: io::Error| refused("write", &path, &error);
     // A hidden name until the file is whole: a service must not take half of it.
     let file = tempfile::Builder::new()
         .prefix(".generate-")
         .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(dir)
-        .with_context(writing)?;
+        .map_err(writing)?;
     let out = BufWriter::new(file.as_file());
-    let bad = write_compressed(generator, index, records, compress, out).with_context(writing)?;
-    let bytes = file.as_file().metadata().with_context(writing)?.len();
+    let bad = write_compressed(generator, index, records, compress, out).map_err(writing)?;
+    let bytes = file.as_file().metadata().map_err(writing)?.len();
     file.persist_noclobber(&path)
         .map_err(|error| error.error)
         .with_context(|| {
@@ -89,6 +89,13 @@ fn write_file(
             )
         })?;
     Ok((bytes, bad))
+}
+
+/// The error of a path that cannot be made.
+fn refused(doing: &str, path: &Path, error: &io::Error) -> io::Error {
+    let path = path.display();
+    let why = format!("cannot {doing} {path}: {error}; choose another --dir");
+    io::Error::new(error.kind(), why)
 }
 
 fn write_compressed(

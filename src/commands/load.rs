@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use super::output::JSON_VERSION;
 use super::parsed::files_at;
 use super::progress::{Progress, per_second};
 use super::served::Reported;
-use super::{INFALLIBLE, KeyValueText, Outcome, print, stdin};
+use super::{INFALLIBLE, KeyValueText, Outcome, STOPPED_BEFORE, ending, print, stdin};
 use crate::config::Settings;
 use crate::config::cli::{DeferIndexes, LoadArgs};
 use crate::dataset::Dataset;
@@ -39,9 +40,10 @@ pub(super) async fn execute(settings: Settings, args: LoadArgs) -> anyhow::Resul
     if args.dry_run {
         return dry_run(&settings, &args, dataset);
     }
-    let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
-    let reported = Reported::begin(&settings, settings.http_addr_flag(), false).await?;
+    let shutdown = ending::on_signals(settings.drain_timeout)?;
+    let reported = Reported::begin(&settings, settings.http_addr_flag(), false, false).await?;
     let Some(mut engine) = runner::open_to_load(&settings, dataset, &shutdown).await? else {
+        eprintln!("{STOPPED_BEFORE}");
         return Ok(Outcome::Stopped);
     };
     engine.options.ingest.rehash = args.rehash;
@@ -118,14 +120,14 @@ async fn find_files(
     } else {
         ItemOrigin::Archive
     };
-    let paths = match stdin {
-        None => args.paths.clone(),
-        Some(name) => match stdin::spool(settings, name, shutdown).await? {
-            Some(path) => vec![path],
+    let plan = match stdin {
+        None => LoadPlan::find(engine, settings, &args.paths, archive, args.order)?,
+        Some(name) => match stdin::spool(&engine.inbox, settings, name, shutdown).await? {
+            Some(arriving) => LoadPlan::arriving(engine, arriving, name)
+                .with_context(|| stdin::not_loaded(name))?,
             None => return Ok(None),
         },
     };
-    let plan = LoadPlan::find(engine, settings, &paths, archive, args.order)?;
     Ok(Some(plan.with_deferred_indexes(args.defer_indexes)))
 }
 
@@ -152,15 +154,14 @@ fn dry_run(
     dataset: Option<&Arc<Dataset>>,
 ) -> anyhow::Result<Outcome> {
     let markers = settings.markers();
-    let mut files = Vec::new();
+    // A load goes on with the files that an earlier one has left in work.
+    let own = Markers::default().with_directories(true);
+    let left = directly_in(&settings.dirs.work, &own)?.into_iter();
+    let mut files: Vec<_> = left.map(|file| (file, ItemOrigin::Archive)).collect();
     for source in runner::sources(settings, &args.paths)? {
         let found = match source {
-            Source::Inbound => {
-                let mut found = directly_in(&settings.dirs.inbound, &markers)?;
-                let own = Markers::default().with_directories(true);
-                found.extend(directly_in(&settings.dirs.work, &own)?);
-                found
-            }
+            Source::Inbound => directly_in(&settings.dirs.inbound, &markers)?,
+            Source::Claimed => Vec::new(),
             Source::FileInInbound(path) => Archive::all_of(&path, &Markers::default()).list()?.0,
             Source::Archive(archive) => archive.list()?.0,
         };

@@ -12,6 +12,7 @@ use crate::content::Keeping;
 use crate::fault::Fault;
 
 mod audit;
+mod audited;
 mod http_client;
 mod check;
 mod config;
@@ -19,6 +20,7 @@ mod console;
 mod database;
 mod demo;
 mod doctor;
+mod ending;
 mod erase;
 mod exit;
 mod files;
@@ -28,6 +30,7 @@ mod load;
 mod migrate;
 mod never_met;
 mod orphans;
+mod others;
 mod output;
 mod parsed;
 mod pause;
@@ -53,7 +56,9 @@ mod verify;
 
 use database::{ledger_file, open_database, open_for_operators, open_for_repairs, wanted_file};
 pub use exit::{Exit, NoInput, Outcome, UsageError};
-use output::{INFALLIBLE, KeyValueText, is_confirmed, note, print, unless_reader_gone};
+use output::{
+    INFALLIBLE, KeyValueText, STOPPED_BEFORE, is_confirmed, note, print, unless_reader_gone,
+};
 pub use systemd::report_end;
 
 /// Runs the command of the command line; `run` if it names none.
@@ -77,13 +82,23 @@ fn name_server(error: anyhow::Error, database: &str, queue: &str) -> anyhow::Err
         .find_map(|cause| cause.downcast_ref::<Fault>());
     let next_step = match fault {
         Some(fault) if fault.is_transient() => match fault.origin {
-            Origin::Sink => format!("{database} does not answer; start it, or set DATABASE_URL"),
-            Origin::Broker => format!("{queue} does not answer; start it, or set REDIS_URL"),
+            Origin::Sink if database.starts_with("sqlite:") => format!(
+                "{database} is in use, or its disk is full: run this again when that is over"
+            ),
+            Origin::Sink => not_now(database, "DATABASE_URL"),
+            Origin::Broker => not_now(queue, "REDIS_URL"),
             Origin::Files => return error,
         },
         _ => return error,
     };
     error.context(next_step)
+}
+
+fn not_now(server: &str, setting: &str) -> String {
+    format!(
+        "{server} does not answer, or cannot do this now: start it, or correct {setting}; then run \
+         this again"
+    )
 }
 
 async fn execute(command: Option<Command>, settings: Settings) -> anyhow::Result<Outcome> {
@@ -170,12 +185,19 @@ mod tests {
         let refused = || io::Error::from(ErrorKind::ConnectionRefused);
         let (message, exit) = named(Fault::transient(Origin::Sink, "connecting", refused()));
         assert!(
-            message.starts_with("mysql://u:***@db/v does not answer; start it"),
+            message
+                .starts_with("mysql://u:***@db/v does not answer, or cannot do this now: start it"),
             "{message}"
         );
         assert_eq!(exit, Exit::Unavailable);
         let (message, _) = named(Fault::transient(Origin::Broker, "connecting", refused()));
-        assert!(message.contains("set REDIS_URL"), "{message}");
+        assert!(message.contains("correct REDIS_URL"), "{message}");
+        let locked = Fault::transient(Origin::Sink, "storing rows", "database is locked");
+        let message = format!(
+            "{:#}",
+            name_server(locked.into(), "sqlite:/d/x.db", "memory:")
+        );
+        assert!(message.starts_with("sqlite:/d/x.db is in use"), "{message}");
         let (message, exit) = named(Fault::fatal(Origin::Sink, "wrong password", "1045"));
         assert_eq!((&*message, exit), ("wrong password: 1045", Exit::Config));
     }

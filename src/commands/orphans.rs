@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::others;
 use crate::config::Settings;
 use crate::restore::Source;
 use crate::sink::{Database, FileState, LedgerFile};
@@ -19,8 +20,17 @@ pub(super) enum Search {
     ByHash,
 }
 
+/// Pending files that are not in these directories, and may be in those of other processes.
+#[derive(Debug, Default)]
+pub(super) struct Elsewhere {
+    pub(super) files: u64,
+    /// Who may have them. `None` if the search met none.
+    pub(super) others: Option<String>,
+}
+
 /// Calls `found` with each pending file whose content is in no directory and not at its path in an
-/// archive, and with the number of its stored records.
+/// archive, and with the number of its stored records. If other processes may have such files,
+/// counts them instead.
 ///
 /// # Errors
 /// Those of the database, and of `found`.
@@ -30,22 +40,31 @@ pub(super) async fn find(
     mut file_nos: Range<u32>,
     search: Search,
     found: &mut (dyn FnMut(&LedgerFile, u64) -> anyhow::Result<()> + Send),
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Elsewhere> {
     let is_somewhere = |file: &LedgerFile| match search {
         Search::BySize => Source::may_exist(settings, file),
         Search::ByHash => Source::find(settings, file).is_ok(),
     };
+    let mut elsewhere = Elsewhere::default();
     loop {
         let pending = Some(FileState::Pending);
         let page = database
             .files(file_nos.clone(), pending, PAGE_FILES)
             .await?;
         let Some(last) = page.last() else {
-            return Ok(());
+            return Ok(elsewhere);
         };
         file_nos.end = last.entry.file_no;
         for file in page {
             if is_somewhere(&file) {
+                continue;
+            }
+            // After the file was read as pending: the process that has begun it was known by then.
+            if elsewhere.others.is_none() {
+                elsewhere.others = others::elsewhere(settings, database).await?;
+            }
+            if elsewhere.others.is_some() {
+                elsewhere.files += 1;
                 continue;
             }
             // A service may have settled and moved it between the two reads, or moved it to a
@@ -71,7 +90,16 @@ pub(super) fn problem(file: &LedgerFile, stored: u64) -> String {
     )
 }
 
-/// One sentence about these files. `None` if there are none.
+/// A sentence about pending files that other processes may have.
+pub(super) fn note(files: u64, others: &str) -> String {
+    format!(
+        "{files} of the pending files may be in the directories of {others}: run this with its \
+         settings"
+    )
+}
+
+/// One sentence about these files. `None` if there are none, and if other processes may have
+/// them.
 ///
 /// # Errors
 /// Those of the database.
@@ -86,7 +114,8 @@ pub(super) async fn advice(
         first = Some((file.entry.clone(), stored));
         Ok(())
     };
-    find(settings, database, all, Search::BySize, &mut note).await?;
+    let elsewhere = find(settings, database, all, Search::BySize, &mut note).await?;
+    let first = first.filter(|_| elsewhere.others.is_none());
     Ok(first.map(|(entry, stored)| {
         let (file_no, name) = (entry.file_no, entry.name.escape_debug());
         let more = match files - 1 {

@@ -7,6 +7,10 @@ use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Write as _};
 use super::exit::UsageError;
 use crate::telemetry::logging::shown;
 
+/// What a command says that was stopped before its work began.
+pub(super) const STOPPED_BEFORE: &str =
+    "stopped before it began; nothing is lost, run it again to continue";
+
 /// The message of `expect` after writing to a `String`.
 pub(super) const INFALLIBLE: &str = "writing to a String cannot fail";
 

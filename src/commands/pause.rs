@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 
-use super::{Outcome, UsageError, http_client, print};
+use super::{Outcome, UsageError, http_client, others, print};
 use crate::config::Settings;
 use crate::inbox;
 
@@ -47,12 +47,5 @@ pub(super) fn resume_here(settings: &Settings) -> anyhow::Result<Outcome> {
 
 /// Checks that a process of the settings takes files: no other one looks for a pause.
 fn check_role(settings: &Settings, command: &str) -> Result<(), UsageError> {
-    let roles = settings.roles;
-    if roles.ingest {
-        return Ok(());
-    }
-    Err(UsageError(format!(
-        "{command}: this process has the roles {roles}, and `{command}` takes effect in the work \
-         directory of a process with the role ingest: run it with the settings of such a process"
-    )))
+    others::check_role(settings, command, "takes effect in the work directory")
 }

@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{INFALLIBLE, KeyValueText, Outcome, UsageError, print};
+use super::{INFALLIBLE, KeyValueText, Outcome, STOPPED_BEFORE, UsageError, ending, print};
 use crate::broker::{self, BrokerOptions, Queued};
 use crate::config::Settings;
 use crate::config::cli::QueueCommand;
 use crate::fault::Fault;
 use crate::runner::Drain;
-use crate::shutdown::Shutdown;
 use crate::status::{grouped, length};
 
 /// Runs the command.
@@ -115,13 +114,14 @@ fn as_json(queued: &Queued) -> Value {
 }
 
 async fn drain(settings: &Settings, take_over_after: Duration) -> anyhow::Result<Outcome> {
-    let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
+    let shutdown = ending::on_signals(settings.drain_timeout)?;
     let opening = Box::pin(async {
         let drain = Drain::open(settings, take_over_after).await?;
         drain.database.migrate(&settings.datasets).await?;
         Ok::<_, Fault>(drain)
     });
     let Some(drain) = shutdown.unless_draining(opening).await? else {
+        eprintln!("{STOPPED_BEFORE}");
         return Ok(Outcome::Stopped);
     };
     let began = Instant::now();

@@ -6,25 +6,36 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use super::audit;
+use super::others::{self, check_role};
 use super::{Outcome, note, open_for_repairs, print, wanted_file};
 use crate::batch::Span;
 use crate::config::Settings;
 use crate::content;
 use crate::fault::Fault;
 use crate::inbox;
-use crate::restore::{self, Comparison, Restored, Source, Wrong};
+use crate::restore::{self, Comparison, Restored, Source, Unavailable, Wrong};
 use crate::sink::{Audit, Database, DifferenceKind, FileState, LedgerFile, Removed};
+use crate::spare::Spared;
 
 /// Files read from the ledger at a time.
 const PAGE_FILES: usize = 500;
 
+/// What `reload` and `release` do with the directories.
+const MOVES: &str = "moves files between the directories";
+
 /// Stores the records again that are neither rows nor rejects although the ledger covers them, with
 /// their ids. Without numbers: those of every file.
 pub(super) async fn restore(settings: &Settings, file_nos: &[u32]) -> anyhow::Result<Outcome> {
+    check_role(
+        settings,
+        "files restore",
+        "reads the files in the directories",
+    )?;
     let database = open_for_repairs(settings).await?;
     if file_nos.is_empty() {
         return restore_all(settings, database.as_ref()).await;
     }
+    let spared = Spared::begin(settings)?;
     for file_no in file_nos {
         let file = wanted_file(database.as_ref(), *file_no).await?;
         if file.entry.state == FileState::Removing {
@@ -33,8 +44,13 @@ pub(super) async fn restore(settings: &Settings, file_nos: &[u32]) -> anyhow::Re
                  forget {file_no}`"
             );
         }
-        let restored = restore::missing(settings, database.as_ref(), &file).await?;
-        report(*file_no, &restored)?;
+        match restore::missing(settings, database.as_ref(), &file, &spared).await {
+            Ok(restored) => report(*file_no, &restored)?,
+            Err(error) => match whose(settings, database.as_ref(), &error).await? {
+                Some(others) => bail!("{error:#}; {}", others::hint(&others)),
+                None => return Err(error),
+            },
+        }
     }
     Ok(Outcome::Complete)
 }
@@ -42,6 +58,7 @@ pub(super) async fn restore(settings: &Settings, file_nos: &[u32]) -> anyhow::Re
 /// Restores every file that lacks records, the newest first. A file that cannot be read does not
 /// end the command.
 async fn restore_all(settings: &Settings, database: &dyn Database) -> anyhow::Result<Outcome> {
+    let spared = Spared::begin(settings)?;
     let (mut files, mut failed, mut below) = (0_u64, 0_u64, u32::MAX);
     loop {
         let page = database.files(0..below, None, PAGE_FILES).await?;
@@ -53,7 +70,7 @@ async fn restore_all(settings: &Settings, database: &dyn Database) -> anyhow::Re
             {
                 continue;
             }
-            match restore::missing(settings, database, file).await {
+            match restore::missing(settings, database, file, &spared).await {
                 Ok(restored) => {
                     files += u64::from(restored.records() > 0);
                     report(file_no, &restored)?;
@@ -64,10 +81,14 @@ async fn restore_all(settings: &Settings, database: &dyn Database) -> anyhow::Re
                 }
                 Err(error) => {
                     failed += 1;
-                    eprintln!(
-                        "file {file_no} is not restored: {error:#}; bring the file again, or run \
-                         `task_runner files forget {file_no}`, which removes the rest of its rows"
-                    );
+                    let next = match whose(settings, database, &error).await? {
+                        Some(others) => others::hint(&others),
+                        None => format!(
+                            "bring the file again, or run `task_runner files forget {file_no}`, \
+                             which removes the rest of its rows"
+                        ),
+                    };
+                    eprintln!("file {file_no} is not restored: {error:#}; {next}");
                 }
             }
         }
@@ -77,6 +98,18 @@ async fn restore_all(settings: &Settings, database: &dyn Database) -> anyhow::Re
         0 => Outcome::Complete,
         _ => Outcome::Failed,
     })
+}
+
+/// Who may have the file that was not found. `None` if nobody, or if it was found.
+async fn whose(
+    settings: &Settings,
+    database: &dyn Database,
+    error: &anyhow::Error,
+) -> anyhow::Result<Option<String>> {
+    match error.downcast_ref() {
+        Some(Unavailable::NotFound { .. }) => Ok(others::elsewhere(settings, database).await?),
+        _ => Ok(None),
+    }
 }
 
 /// Whether a file is settled and has as many rows and rejects as records, and none beyond its end.
@@ -125,6 +158,8 @@ pub(super) async fn forget(
     file_nos: &[u32],
     yes: bool,
 ) -> anyhow::Result<Outcome> {
+    let knows = "must know which files are in the directories";
+    check_role(settings, "files forget", knows)?;
     let database = open_for_repairs(settings).await?;
     let files = at_rest(settings, database.as_ref(), file_nos).await?;
     if !yes && !is_confirmed(&files, "remove", "files forget")? {
@@ -175,6 +210,7 @@ pub(super) async fn reload(
     file_nos: &[u32],
     yes: bool,
 ) -> anyhow::Result<Outcome> {
+    check_role(settings, "files reload", MOVES)?;
     let database = open_for_repairs(settings).await?;
     let files = at_rest(settings, database.as_ref(), file_nos).await?;
     let mut sources = Vec::new();
@@ -187,8 +223,8 @@ pub(super) async fn reload(
                  path of the file in history, load it as another file"
             );
         }
-        let path = Source::find(settings, file)
-            .with_context(|| format!("file {file_no} cannot be loaded again"))?;
+        let path = found(settings, database.as_ref(), file).await;
+        let path = path.with_context(|| format!("file {file_no} cannot be loaded again"))?;
         sources.push(Place::of(path));
     }
     let corrected = corrected(database.as_ref(), &files).await?;
@@ -246,6 +282,7 @@ async fn corrected(database: &dyn Database, files: &[LedgerFile]) -> anyhow::Res
 /// Lets files be loaded that are beyond a limit of their dataset, and moves those of quarantine back to
 /// inbound.
 pub(super) async fn release(settings: &Settings, file_nos: &[u32]) -> anyhow::Result<Outcome> {
+    check_role(settings, "files release", MOVES)?;
     let database = open_for_repairs(settings).await?;
     let mut files = Vec::new();
     for file_no in file_nos {
@@ -256,8 +293,8 @@ pub(super) async fn release(settings: &Settings, file_nos: &[u32]) -> anyhow::Re
                  nothing was changed; `task_runner files retry` brings back other files of quarantine"
             );
         }
-        let path = Source::find(settings, &file)
-            .with_context(|| format!("file {file_no} cannot be loaded"))?;
+        let path = found(settings, database.as_ref(), &file).await;
+        let path = path.with_context(|| format!("file {file_no} cannot be loaded"))?;
         files.push((file, Place::of(path)));
     }
     let mut moved = HashMap::new();
@@ -409,8 +446,28 @@ async fn separate(
     }
 }
 
+/// The path of a file in these directories.
+///
+/// # Errors
+/// They do not have it. Says who may have it.
+async fn found(
+    settings: &Settings,
+    database: &dyn Database,
+    file: &LedgerFile,
+) -> anyhow::Result<PathBuf> {
+    let error = match Source::find(settings, file) {
+        Ok(path) => return Ok(path),
+        Err(error) => error.into_error(),
+    };
+    match whose(settings, database, &error).await? {
+        Some(others) => bail!("{error:#}; {}", others::hint(&others)),
+        None => Err(error),
+    }
+}
+
 /// The entries of files. An error if one of them is being loaded: it is pending, and one of the
-/// directories has its content. Without the content, no load can end it.
+/// directories has its content, or another process takes files into other ones. Without the content,
+/// no load can end it.
 async fn at_rest(
     settings: &Settings,
     database: &dyn Database,
@@ -419,10 +476,19 @@ async fn at_rest(
     let mut files = Vec::new();
     for file_no in file_nos {
         let file = wanted_file(database, *file_no).await?;
-        if file.entry.state == FileState::Pending && Source::find(settings, &file).is_ok() {
-            bail!(
-                "file {file_no} is being loaded: wait until it is settled, or until it is in quarantine"
-            );
+        if file.entry.state == FileState::Pending {
+            if Source::find(settings, &file).is_ok() {
+                bail!(
+                    "file {file_no} is being loaded: wait until it is settled, or until it is in \
+                     quarantine"
+                );
+            }
+            if let Some(others) = others::elsewhere(settings, database).await? {
+                bail!(
+                    "file {file_no} is pending, and {others} may be loading it: run this with its \
+                     settings, or stop it; nothing was changed"
+                );
+            }
         }
         files.push(file);
     }

@@ -24,6 +24,7 @@ use crate::edit;
 use crate::fault::Fault;
 use crate::parse::{Parser, RECORD_BYTES_MAX};
 use crate::sink::{self, Database, LedgerFile, OpenReject, Replayed, Standing};
+use crate::spare::Spared;
 
 use super::reject_reader::{KnownFiles, Pages, Texts, find_reject};
 use super::{NoInput, Outcome, UsageError, output, print};
@@ -86,6 +87,8 @@ struct Replay<'a> {
     group: Vec<sink::Replay>,
     group_bytes: usize,
     tally: Tally,
+    /// `None` for a single record, which never waits.
+    spared: Option<Spared>,
 }
 
 /// Replays one record: by a corrected text of it, or by its own.
@@ -116,6 +119,7 @@ pub(super) async fn execute(
     args: &ReplayArgs,
 ) -> anyhow::Result<Outcome> {
     let mut replay = Replay::new(settings, operators, &args.set, &args.unset);
+    replay.spared = Some(Spared::begin(settings)?);
     let filter = &args.filter;
     let is_filtered = filter.code.is_some() || filter.field.is_some() || filter.file.is_some();
     if let Some(path) = &args.path {
@@ -160,6 +164,7 @@ impl<'a> Replay<'a> {
             group: Vec::new(),
             group_bytes: 0,
             tally: Tally::default(),
+            spared: None,
         }
     }
 
@@ -196,7 +201,10 @@ impl<'a> Replay<'a> {
         let correction: Correction<'_> = match serde_json::from_slice(line) {
             Ok(correction) => correction,
             Err(error) => {
-                let problem = format!("it is not a correction: {error}");
+                let problem = format!(
+                    "it is not a correction: {error}; each line needs `file_no`, `ordinal`, and \
+                     `record` or `raw`, as `rejects export` writes them"
+                );
                 return Ok(Err(Refusal::Unusable(problem)));
             }
         };
@@ -445,6 +453,9 @@ impl<'a> Replay<'a> {
         self.group_bytes = 0;
         if group.is_empty() {
             return Ok(());
+        }
+        if let Some(spared) = &self.spared {
+            spared.turn(group.len()).await;
         }
         // Retries a few times, because a lock of the service is released soon. An unreachable
         // database ends the command after that.

@@ -5,10 +5,14 @@ use serde_json::{Value, json};
 
 use crate::config::Settings;
 use crate::config::cli::RetainArgs;
+use crate::fault::Fault;
 use crate::sink::{Kept, PARTITIONS_FULL, ROWS_MOVED_MAX};
 
 use super::output::JSON_VERSION;
 use super::{Outcome, open_database, print};
+
+/// What stands for a table if the removals of all of them fail.
+const REMOVALS: &str = "removals of tables that have `partition_by` no longer";
 
 /// Runs the command.
 pub(super) async fn execute(settings: &Settings, args: &RetainArgs) -> anyhow::Result<Outcome> {
@@ -26,9 +30,8 @@ pub(super) async fn execute(settings: &Settings, args: &RetainArgs) -> anyhow::R
         let kept = match database.keep_partitions(dataset, args.dry_run).await {
             Ok(kept) => kept,
             Err(fault) => {
-                let table = &dataset.table;
-                text.push_str(&[table, ": not done: ", &fault.to_string(), "\n"].concat());
-                all.push(json!({"table": table, "error": fault.to_string()}));
+                text += &describe_failure(&dataset.table, &fault);
+                all.push(json!({"table": dataset.table, "error": fault.to_string()}));
                 failed.get_or_insert(fault);
                 continue;
             }
@@ -44,7 +47,11 @@ pub(super) async fn execute(settings: &Settings, args: &RetainArgs) -> anyhow::R
                     all.push(report(&table, &kept));
                 }
             }
-            Err(fault) => drop(failed.get_or_insert(fault)),
+            Err(fault) => {
+                text += &describe_failure(REMOVALS, &fault);
+                all.push(json!({"table": null, "error": fault.to_string()}));
+                failed.get_or_insert(fault);
+            }
         }
     }
     if args.json {
@@ -55,6 +62,10 @@ pub(super) async fn execute(settings: &Settings, args: &RetainArgs) -> anyhow::R
     }
     print(&text)?;
     failed.map_or(Ok(Outcome::Complete), |fault| Err(fault.into()))
+}
+
+fn describe_failure(what: &str, fault: &Fault) -> String {
+    format!("{what}: not done: {fault}\n")
 }
 
 fn report(table: &str, kept: &Kept) -> Value {

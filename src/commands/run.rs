@@ -8,7 +8,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use super::served::Reported;
-use super::{Outcome, reload, systemd};
+use super::{Outcome, ending, reload, systemd};
 use crate::config::{Settings, redacted};
 use crate::fault::Fault;
 use crate::inbox;
@@ -23,8 +23,10 @@ use crate::status::{Status, StatusSource};
 /// A fatal fault, or an HTTP address that cannot be bound.
 pub(super) async fn execute(settings: Settings) -> anyhow::Result<Outcome> {
     let keeps_summary = settings.roles.summary && settings.summary_every.is_some();
-    let reported = Reported::begin(&settings, settings.http_addr, keeps_summary).await?;
-    let shutdown = Shutdown::of_service(settings.drain_timeout)?;
+    let takes_files = settings.roles.ingest;
+    let reported =
+        Reported::begin(&settings, settings.http_addr, keeps_summary, takes_files).await?;
+    let shutdown = ending::of_service(settings.drain_timeout)?;
     let hangups = reload::signals()?;
     let service = Arc::new(Service::new(&settings, shutdown.drain.clone()));
     let work = Box::pin(service.serve(&settings, &shutdown));

@@ -1,5 +1,6 @@
 //! HTTP beside the work of a command: metrics, health and the status page.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::console::OperatorConsole;
 use crate::config::{ConfigError, Settings};
 use crate::http::{Allowed, Http};
-use crate::otlp::Otlp;
+use crate::otlp::{self, Otlp};
 use crate::status::StatusSource;
 use crate::telemetry::{self, Handle};
 
@@ -41,7 +42,7 @@ pub(super) struct Reported {
 
 impl Reported {
     /// Binds `addr`, and reads the settings of the receiver of metrics and traces. Begins to record
-    /// metrics if one of the two is set.
+    /// metrics if one of the two is set. `takes_files` is that of [`Allowed`].
     ///
     /// # Errors
     /// The address cannot be bound, or the receiver cannot be used.
@@ -49,6 +50,7 @@ impl Reported {
         settings: &Settings,
         addr: Option<SocketAddr>,
         keeps_summary: bool,
+        takes_files: bool,
     ) -> anyhow::Result<Self> {
         if addr.is_none() && settings.otlp_url.is_none() {
             return Ok(Self {
@@ -64,7 +66,7 @@ impl Reported {
         });
         let sent = sent.transpose()?;
         let served = match addr {
-            Some(addr) => Some(Served::bind(settings, addr, metrics).await?),
+            Some(addr) => Some(Served::bind(settings, addr, metrics, takes_files).await?),
             None => None,
         };
         Ok(Self { served, sent })
@@ -95,7 +97,8 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Binds the address, at which these metrics will be served.
+    /// Binds the address, at which these metrics will be served. `takes_files` is that of
+    /// [`Allowed`].
     ///
     /// # Errors
     /// The address cannot be bound.
@@ -103,10 +106,12 @@ impl Served {
         settings: &Settings,
         addr: SocketAddr,
         metrics: Handle,
+        takes_files: bool,
     ) -> anyhow::Result<Self> {
         let allowed = Allowed {
             actions: settings.http_actions,
             secret: secret(settings)?,
+            takes_files,
         };
         let http = Http::bind(addr, settings.http_hosts.0.clone(), allowed).await?;
         tracing::info!(addr = %http.addr()?, actions = settings.http_actions, "http");
@@ -144,25 +149,45 @@ impl Served {
     }
 }
 
+/// Why a service would not start with the files of `http_token_file` and `otlp_headers_file`.
+pub(super) fn unusable_files(settings: &Settings) -> Vec<anyhow::Error> {
+    let token = settings.http_addr.and_then(|_| secret(settings).err());
+    let receiver = settings.otlp_url.as_deref().and_then(|url| {
+        let headers = settings.otlp_headers_file.as_deref();
+        let problem = otlp::check(url, headers).err()?;
+        Some(ConfigError::new(problem).into())
+    });
+    token.into_iter().chain(receiver).collect()
+}
+
 /// Fewest bytes of a secret. A shorter one can be guessed by trying.
 const SECRET_BYTES_MIN: usize = 16;
 
 /// The secret of `http_token_file`, without the blanks around it.
+///
+/// # Errors
+/// The file cannot be read, or its text is too short.
 fn secret(settings: &Settings) -> anyhow::Result<Option<String>> {
     let Some(path) = &settings.http_token_file else {
         return Ok(None);
     };
-    let read = std::fs::read_to_string(path);
-    let text = read.with_context(|| format!("http_token_file: {}", path.display()))?;
+    let shown = path.display();
+    let unusable = |problem: String| {
+        ConfigError::new(format!(
+            "http_token_file: {shown}{problem}: write a random text of at least \
+             {SECRET_BYTES_MIN} bytes into it, for example by `openssl rand -hex 16`"
+        ))
+    };
+    let text = match std::fs::read_to_string(path) {
+        // Its exit code is that of every file that this user may not read.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            return Err(error).with_context(|| format!("http_token_file: {shown}"));
+        }
+        read => read.map_err(|error| unusable(format!(": {error}")))?,
+    };
     let secret = text.trim();
     if secret.len() < SECRET_BYTES_MIN {
-        let problem = format!(
-            "http_token_file: {} has {} bytes: write a random text of at least {SECRET_BYTES_MIN}, \
-             for example by `openssl rand -hex 16`",
-            path.display(),
-            secret.len()
-        );
-        return Err(ConfigError::new(problem).into());
+        return Err(unusable(format!(" has {} bytes", secret.len())).into());
     }
     Ok(Some(secret.to_owned()))
 }

@@ -7,11 +7,11 @@ use crate::config::cli::StatusArgs;
 use crate::config::{Settings, redacted};
 use crate::inbox;
 use crate::runner::nodes_as_status;
-use crate::sink::Acknowledged;
-use crate::status::{Status, by_reason, grouped};
+use crate::sink::{Acknowledged, Database};
+use crate::status::{Files, Status, by_reason, grouped};
 
 use super::database::open_existing;
-use super::{Outcome, http_client, open_database, orphans, print, status_watch};
+use super::{Outcome, http_client, open_database, orphans, others, print, status_watch};
 
 /// Processes listed if this one does not run.
 const NODES: usize = 100;
@@ -76,6 +76,12 @@ async fn current_status(settings: &Settings) -> anyhow::Result<Status> {
 async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
     let mut status = Status {
         version: crate::version::VERSION.to_owned(),
+        roles: settings
+            .roles
+            .names()
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
         inbound: inbox::canonical(&settings.dirs.inbound),
         work: inbox::canonical(&settings.dirs.work),
         database: redacted(&settings.database_url),
@@ -122,25 +128,41 @@ async fn status_without_service(settings: &Settings) -> anyhow::Result<Status> {
     let nodes = database.nodes(NODES).await.unwrap_or_default();
     status.nodes = nodes_as_status(&nodes, Duration::ZERO);
     let open = status.totals.map_or(0, |totals| totals.pending);
-    let orphans = match holder {
-        None if open > 0 => orphans::advice(settings, database.as_ref()).await?,
-        _ => None,
-    };
     status.paused = inbox::is_paused(&settings.dirs.work);
-    if holder.is_some() {
-        status.next = Some("run this again with the --http-addr of that process".to_owned());
-    } else if orphans.is_some() {
-        status.next = orphans;
-    } else if status.files.inbound + status.files.work + open > 0 {
-        status.next = Some(
-            "`task_runner load` continues with inbound and work; to continue an \
-             archive, load its path again"
-                .to_owned(),
-        );
+    status.next = if holder.is_some() {
+        Some("run this again with the --http-addr of that process".to_owned())
+    } else if let Some(next) =
+        next_for_files(settings, database.as_ref(), &status.files, open).await
+    {
+        Some(next)
     } else if status.paused {
-        status.next = Some("`task_runner resume` lets a service take files again".to_owned());
+        Some("`task_runner resume` lets a service take files again".to_owned())
     } else {
-        status.next = status.needs_attention();
-    }
+        status.needs_attention()
+    };
     Ok(status)
+}
+
+/// The next step for files that no process of these settings loads. `pending` is their number by
+/// the ledger.
+async fn next_for_files(
+    settings: &Settings,
+    database: &dyn Database,
+    files: &Files,
+    pending: u64,
+) -> Option<String> {
+    let here = files.inbound + files.work;
+    if pending > 0 {
+        // The ledger of an earlier release has no processes.
+        if let Ok(Some(orphans)) = orphans::advice(settings, database).await {
+            return Some(orphans);
+        }
+        let is_other = here == 0 || !settings.roles.ingest;
+        if is_other && let Ok(Some(others)) = others::elsewhere(settings, database).await {
+            return Some(orphans::note(pending, &others));
+        }
+    }
+    let continues = "`task_runner load` continues with inbound and work; to continue an archive, \
+                     load its path again";
+    (here + pending > 0).then(|| continues.to_owned())
 }

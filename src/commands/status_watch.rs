@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -22,7 +23,7 @@ const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
 const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 
 /// Shows the status that `get` returns, until the user presses q or Ctrl-C, SIGTERM arrives, or
-/// stdout is closed. Shows an error of `get` and tries again.
+/// stdout is closed. Shows an error of `get` and tries again; as `json`, it is an object as well.
 ///
 /// # Errors
 /// Stdout or the terminal fails.
@@ -46,12 +47,12 @@ pub(super) async fn until_quit(
     loop {
         let next = async {
             ticks.tick().await;
-            let text = match get().await {
-                Ok(status) if json => shown(&serde_json::to_string(&status)?).into_owned() + "\n",
-                Ok(status) => status.to_string(),
-                Err(error) => shown(&format!("engine    unknown: {error:#}\n")).into_owned(),
-            };
-            anyhow::Ok(text)
+            let status = get().await;
+            if json {
+                as_json(status)
+            } else {
+                Ok(as_text(status))
+            }
         };
         let text = tokio::select! {
             text = next => text?,
@@ -70,6 +71,22 @@ pub(super) async fn until_quit(
             result => result?,
         }
     }
+}
+
+fn as_text(status: anyhow::Result<Status>) -> String {
+    match status {
+        Ok(status) => status.to_string(),
+        Err(error) => shown(&format!("engine    unknown: {error:#}\n")).into_owned(),
+    }
+}
+
+/// A line with one object: the status, or the error.
+fn as_json(status: anyhow::Result<Status>) -> anyhow::Result<String> {
+    let object = match status {
+        Ok(status) => serde_json::to_string(&status)?,
+        Err(error) => json!({"error": format!("{error:#}")}).to_string(),
+    };
+    Ok(shown(&object).into_owned() + "\n")
 }
 
 /// The terminal while it shows the status. Dropping the value restores it.
@@ -141,6 +158,19 @@ fn drawn(text: &str, rows: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_an_object_on_one_line_if_the_status_would_be_one() {
+        let failed = || Err(anyhow::anyhow!("no \"answer\"\nat all"));
+        let line = as_json(failed()).unwrap();
+        assert_eq!(line.matches('\n').count(), 1, "{line}");
+        let object: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(object, json!({"error": "no \"answer\"\nat all"}));
+        assert!(as_text(failed()).starts_with("engine    unknown: no"));
+        let line = as_json(Ok(Status::default())).unwrap();
+        let read: Status = serde_json::from_str(&line).unwrap();
+        assert_eq!(read, Status::default());
+    }
 
     #[test]
     fn the_next_step_is_seen_on_a_small_terminal() {

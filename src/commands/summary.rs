@@ -5,18 +5,17 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::output::JSON_VERSION;
-use super::{Outcome, open_database, print};
+use super::{Outcome, STOPPED_BEFORE, ending, note, open_database, print};
 use crate::config::Settings;
 use crate::config::cli::SummaryArgs;
 use crate::fault::Fault;
 use crate::retry::GivenUp;
-use crate::shutdown::Shutdown;
 use crate::sink::{Migration, SummaryStore};
 use crate::summary::{self, Accumulator};
 
 /// Runs the command.
 pub(super) async fn execute(settings: &Settings, args: &SummaryArgs) -> anyhow::Result<Outcome> {
-    let shutdown = Shutdown::on_signals(settings.drain_timeout)?;
+    let shutdown = ending::on_signals(settings.drain_timeout)?;
     let opening = async {
         let database = open_database(settings).await?;
         let asked = Migration {
@@ -27,6 +26,7 @@ pub(super) async fn execute(settings: &Settings, args: &SummaryArgs) -> anyhow::
         Ok::<_, Fault>(database)
     };
     let Some(database) = shutdown.unless_draining(opening).await? else {
+        note(STOPPED_BEFORE);
         return Ok(Outcome::Stopped);
     };
     let store: Arc<dyn SummaryStore> = database;
@@ -52,7 +52,10 @@ pub(super) async fn execute(settings: &Settings, args: &SummaryArgs) -> anyhow::
             print(&format!("{said}\n"))?;
             Ok(Outcome::Complete)
         }
-        Err(GivenUp::Stopped) => Ok(Outcome::Stopped),
+        Err(GivenUp::Stopped) => {
+            note("stopped before the end; nothing is lost, run it again to continue");
+            Ok(Outcome::Stopped)
+        }
         Err(GivenUp::Fatal(fault)) => Err(fault.into()),
     }
 }

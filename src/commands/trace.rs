@@ -78,6 +78,7 @@ pub(super) async fn execute(settings: &Settings, args: &TraceArgs) -> anyhow::Re
     describe_outcome(operators.as_ref(), dataset, (args.id, standing), &mut facts).await?;
     if standing == Standing::Erased {
         // Its bytes are not printed, wherever a copy may still have them.
+        facts.add_field("unavailable", "it was erased, so its text is not shown");
         print_facts(facts, None)?;
         return Ok(Outcome::Complete);
     }

@@ -4,10 +4,10 @@
 //! With `--content` it also compares each row, column by column, with its record in the file.
 //!
 //! Reads the ledger page by page, the tables by primary key and files chunk by chunk, so that
-//! memory does not grow with them. Changes nothing, and may run beside the service.
+//! memory does not grow with them. Changes no row and no content, and may run beside the service. Files
+//! that a killed command has hidden get their names back first.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::ops::Range;
 
@@ -23,51 +23,26 @@ use crate::sink::{
 };
 
 use super::audit;
+use super::audited::{AuditTotals, NAMES_SHOWN, print_sums};
 use super::never_met::NeverMet;
 use super::orphans::{self, Search};
-use super::uncovered::{self, Uncovered};
-use super::{
-    INFALLIBLE, Outcome, is_confirmed, open_for_repairs, print, unless_reader_gone, wanted_file,
-};
+use super::others::{self, check_role};
+use super::uncovered;
+use super::{Outcome, is_confirmed, open_for_repairs, print, unless_reader_gone, wanted_file};
 use crate::restore::Comparison;
-use crate::restore::{InHistory, Unavailable, in_history};
+use crate::restore::{InHistory, Source, Unavailable, in_history};
 
 /// Files read from the ledger at a time.
 const PAGE_FILES: usize = 500;
 
-/// Most names in the note about files that are not in history.
-const NAMES_SHOWN: usize = 3;
-
-/// Totals over all files.
-#[derive(Debug, Default)]
-struct AuditTotals {
-    files: u64,
-    wrong: u64,
-    /// Files whose problems the operator has accepted.
-    acknowledged: u64,
-    records: u64,
-    rows: u64,
-    rejects: u64,
-    purged: u64,
-    /// Records that the row of another record with the same key supersedes.
-    superseded: u64,
-    /// Records that were erased.
-    erased: u64,
-    /// Records whose rows were removed with their partition.
-    retired: u64,
-    not_in_history: u64,
-    /// Records of files that were compared with their rows.
-    compared: u64,
-    /// Records whose rows differ from the file or are missing, and rows without a record.
-    different: u64,
-    /// Rows of no file.
-    uncovered: Uncovered,
-    /// Names of the first few files that are not in history.
-    names: Vec<String>,
-}
+/// What the commands that compare records do with the directories.
+const READS: &str = "reads the files in the directories";
 
 /// Runs the command.
 pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::Result<Outcome> {
+    if args.content {
+        check_role(settings, "verify --content", READS)?;
+    }
     let operators = open_for_repairs(settings).await?;
     // If ledger and tables contradict each other, the exit code reports it, and the audit still
     // runs.
@@ -89,27 +64,14 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
         (Some(file_no), _) => file_no..file_no.saturating_add(1),
         (None, before) => 0..before.unwrap_or(u32::MAX),
     };
-    name_removals(
-        operators.as_ref(),
+    let database = operators.as_ref();
+    name_removals(database, file_nos.clone(), args.json, &mut audited).await?;
+    name_orphans(
+        settings,
+        database,
         file_nos.clone(),
         args.json,
         &mut audited,
-    )
-    .await?;
-    let json = args.json;
-    let mut name_orphan = |file: &LedgerFile, stored| {
-        audited.files += 1;
-        audited.wrong += 1;
-        print_problems(file, &[orphans::problem(file, stored)], json)
-    };
-    let pending = file_nos.clone();
-    let search = Search::ByHash;
-    orphans::find(
-        settings,
-        operators.as_ref(),
-        pending,
-        search,
-        &mut name_orphan,
     )
     .await?;
     let mut never_met = NeverMet::default();
@@ -120,25 +82,16 @@ pub(super) async fn execute(settings: &Settings, args: &VerifyArgs) -> anyhow::R
         let Some(last) = page.last() else { break };
         file_nos.end = last.entry.file_no;
         never_met.add(settings, &page);
-        let mut problems = audit_page(settings, operators.as_ref(), &page, &mut audited).await?;
+        let mut problems = audit_page(settings, database, &page, &mut audited).await?;
         for file in &page {
             let problems = problems.remove(&file.entry.file_no).unwrap_or_default();
-            check(
-                settings,
-                operators.as_ref(),
-                file,
-                problems,
-                args,
-                &mut audited,
-            )
-            .await?;
+            check(settings, database, file, problems, args, &mut audited).await?;
         }
     }
     if args.file.is_none() && contradiction.is_none() {
         let before = args.before.unwrap_or(u32::MAX);
         let datasets = settings.datasets.iter();
-        audited.uncovered =
-            uncovered::find(operators.as_ref(), datasets, before, args.json).await?;
+        audited.uncovered = uncovered::find(database, datasets, before, args.json).await?;
     }
     let totals = operators.totals().await?;
     print_sums(
@@ -203,6 +156,25 @@ async fn name_removals(
     }
 }
 
+/// Names the pending files whose content is gone, and counts those that other processes may have.
+async fn name_orphans(
+    settings: &Settings,
+    database: &dyn Database,
+    file_nos: Range<u32>,
+    json: bool,
+    audited: &mut AuditTotals,
+) -> anyhow::Result<()> {
+    let mut name_orphan = |file: &LedgerFile, stored| {
+        audited.files += 1;
+        audited.wrong += 1;
+        print_problems(file, &[orphans::problem(file, stored)], json)
+    };
+    let search = Search::ByHash;
+    audited.elsewhere =
+        orphans::find(settings, database, file_nos, search, &mut name_orphan).await?;
+    Ok(())
+}
+
 /// Checks a file of which the counts have these problems, and prints them unless the operator has
 /// accepted exactly these.
 async fn check(
@@ -235,6 +207,12 @@ async fn check(
     }
     audited.wrong += 1;
     audited.different += found.different;
+    if found.is_unread {
+        audited.unread += 1;
+        if audited.unread_elsewhere.is_none() {
+            audited.unread_elsewhere = others::elsewhere(settings, database).await?;
+        }
+    }
     Ok(())
 }
 
@@ -244,6 +222,7 @@ pub(super) async fn acknowledge(
     file_nos: &[u32],
     yes: bool,
 ) -> anyhow::Result<Outcome> {
+    check_role(settings, "files acknowledge", READS)?;
     let database = open_for_repairs(settings).await?;
     for file_no in file_nos {
         let file = wanted_file(database.as_ref(), *file_no).await?;
@@ -251,6 +230,14 @@ pub(super) async fn acknowledge(
             bail!(
                 "file {file_no} is {}: only the problems of a settled file can be accepted",
                 file.entry.state
+            );
+        }
+        if let Some(others) = others::elsewhere(settings, database.as_ref()).await?
+            && Source::find(settings, &file).is_err()
+        {
+            bail!(
+                "the records of file {file_no} cannot be compared: {}",
+                others::hint(&others)
             );
         }
         let page = std::slice::from_ref(&file);
@@ -282,6 +269,8 @@ pub(super) async fn acknowledge(
 /// What is wrong with a file.
 struct Examined {
     has_problems: bool,
+    /// Whether its records were to be compared, and could not be read.
+    is_unread: bool,
     /// Records that were compared with their rows.
     compared: u64,
     /// Records whose rows differ or are missing, and rows without a record.
@@ -305,21 +294,29 @@ async fn examine(
     content: bool,
     shown: Option<bool>,
 ) -> anyhow::Result<Examined> {
-    let mut problems = problems.to_vec();
+    // The digest has the problems without the directories of this process.
+    let (mut problems, mut lasting) = (problems.to_vec(), problems.to_vec());
     let counts = blake3::hash(problems.join("\n").as_bytes());
     let mut hasher = blake3::Hasher::new();
     let (mut compared, mut different) = (0, 0);
-    let mut comparison = None;
+    let (mut comparison, mut is_unread) = (None, false);
     if content {
         match Comparison::open(settings, database, file).await {
             Ok(opened) => comparison = Some(opened),
-            Err(error) => problems.push(format!("its records cannot be compared: {error:#}")),
+            Err(error) => {
+                is_unread = true;
+                let cannot = |why: String| format!("its records cannot be compared: {why}");
+                let whole = format!("{error:#}");
+                let unavailable = error.downcast_ref().map(Unavailable::without_directories);
+                lasting.push(cannot(unavailable.unwrap_or_else(|| whole.clone())));
+                problems.push(cannot(whole));
+            }
         }
     }
     if let Some(json) = shown {
         print_problems(file, &problems, json)?;
     }
-    hasher.update(problems.join("\n").as_bytes());
+    hasher.update(lasting.join("\n").as_bytes());
     if let Some(comparison) = comparison {
         let run = comparison
             .run(&mut async |wrong| {
@@ -351,6 +348,7 @@ async fn examine(
     digest[16..].copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     Ok(Examined {
         has_problems: !problems.is_empty(),
+        is_unread,
         compared,
         different,
         digest,
@@ -489,110 +487,4 @@ fn print_problems(file: &LedgerFile, problems: &[String], json: bool) -> anyhow:
     let printed = io::stdout().lock().write_all(line.as_bytes());
     // Continues if stdout is closed: the exit code still reports the result.
     unless_reader_gone(printed.map_err(Into::into))
-}
-
-fn print_sums(
-    audited: &AuditTotals,
-    pending: u64,
-    quarantined: u64,
-    content: bool,
-    json: bool,
-) -> anyhow::Result<()> {
-    let AuditTotals {
-        files,
-        wrong,
-        acknowledged,
-        records,
-        rows,
-        rejects,
-        purged,
-        superseded,
-        erased,
-        retired,
-        not_in_history,
-        compared,
-        different,
-        uncovered,
-        names,
-    } = audited;
-    let text = if json {
-        let mut audited = json!({
-            "files": files, "wrong": wrong, "records": records, "rows": rows, "rejects": rejects,
-            "purged": purged, "superseded": superseded, "erased": erased, "retired": retired,
-            "not_in_history": not_in_history, "pending": pending, "quarantined": quarantined, "acknowledged": acknowledged,
-            "uncovered": uncovered.rows, "kept": uncovered.kept
-        });
-        if content {
-            audited["compared"] = json!(compared);
-            audited["different"] = json!(different);
-        }
-        format!("{audited}\n")
-    } else {
-        let mut text = format!(
-            "{files} files, {wrong} of them wrong; {records} records: {rows} rows, {rejects} \
-             rejects, {purged} purged"
-        );
-        if *superseded > 0 {
-            write!(text, ", {superseded} superseded").expect(INFALLIBLE);
-        }
-        if *erased > 0 {
-            write!(text, ", {erased} erased").expect(INFALLIBLE);
-        }
-        if *retired > 0 {
-            write!(text, ", {retired} retired").expect(INFALLIBLE);
-        }
-        text.push('\n');
-        if content {
-            writeln!(
-                text,
-                "{compared} records compared with their files: {different} differ"
-            )
-            .expect(INFALLIBLE);
-        }
-        if *acknowledged > 0 {
-            writeln!(
-                text,
-                "note: the problems of {acknowledged} files are acknowledged and not counted"
-            )
-            .expect(INFALLIBLE);
-        }
-        if uncovered.kept > 0 {
-            writeln!(
-                text,
-                "note: {} rows have file numbers that the ledger does not have; `migrate --keep-rows` kept \
-                 them",
-                uncovered.kept
-            )
-            .expect(INFALLIBLE);
-        }
-        if pending + quarantined > 0 {
-            writeln!(
-                text,
-                "note: {pending} files are pending and {quarantined} in quarantine; these are not \
-                 audited"
-            )
-            .expect(INFALLIBLE);
-        }
-        if *not_in_history > 0 {
-            let more = if *not_in_history > names.len() as u64 {
-                ", …"
-            } else {
-                ""
-            };
-            let names: Vec<_> = names
-                .iter()
-                .map(|name| name.escape_debug().to_string())
-                .collect();
-            writeln!(
-                text,
-                "note: {not_in_history} files are not in history under their name ({}{more}): files of \
-                 an archive stay in their place",
-                names.join(", ")
-            )
-            .expect(INFALLIBLE);
-        }
-        text
-    };
-    super::print(&text)?;
-    Ok(())
 }

@@ -3,7 +3,8 @@
 //! An action needs all of these: `http_actions` is on; the request has the `Origin` of the page, so
 //! that no other site can send it through a browser; it has the token of the page, which other sites
 //! cannot read; and it has the secret of `http_token_file`, if one is set. The settings require a
-//! secret if other machines can reach the address.
+//! secret if other machines can reach the address. An action on directories also needs the page
+//! of a service that takes files.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine as _;
@@ -17,6 +18,9 @@ pub struct Allowed {
     pub actions: bool,
     /// The secret that a request must have to act or to see the text of records.
     pub secret: Option<String>,
+    /// Whether the process is a service that takes files. Only the page of such a process acts on
+    /// directories: elsewhere a pause has no effect, and the directories may have other files.
+    pub takes_files: bool,
 }
 
 /// The checks of requests.
@@ -45,6 +49,10 @@ impl Access {
         self.allowed.actions.then_some(&self.page_token)
     }
 
+    pub(super) fn takes_files(&self) -> bool {
+        self.allowed.takes_files
+    }
+
     pub(super) fn needs_secret(&self) -> bool {
         self.allowed.secret.is_some()
     }
@@ -58,8 +66,8 @@ impl Access {
         credentials(headers).is_some_and(|given| is_same(&given.secret, secret))
     }
 
-    /// Whether a request may see the text of records. Without a secret, every user of this machine
-    /// can send requests: so the operator has to turn the actions on first.
+    /// Whether a request may see the text of records. Without a secret, every program that reaches
+    /// the address can send requests: so the operator has to turn the actions on first.
     pub(super) fn sees_records(&self, headers: &HeaderMap) -> bool {
         (self.allowed.actions || self.needs_secret()) && self.has_secret(headers)
     }
@@ -189,6 +197,7 @@ mod tests {
         let access = Access::new(Allowed {
             actions: true,
             secret: Some("s3cret".to_owned()),
+            takes_files: true,
         });
         let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
         let cases = [
@@ -215,7 +224,11 @@ mod tests {
     fn the_text_of_records_is_shown_only_if_the_settings_say_so() {
         let sees = |actions, secret: Option<&str>, given: &[(HeaderName, &str)]| {
             let secret = secret.map(str::to_owned);
-            let access = Access::new(Allowed { actions, secret });
+            let access = Access::new(Allowed {
+                actions,
+                secret,
+                takes_files: true,
+            });
             access.sees_records(&headers(given))
         };
         let bearer = [(header::AUTHORIZATION, "Bearer s")];

@@ -16,7 +16,7 @@ use super::clients::Peer;
 use super::outcomes::Outcome;
 use super::site::Site;
 use crate::batch::provenance;
-use crate::console::{Action, TEXT_BYTES_MAX};
+use crate::console::{Action, ELSEWHERE, TEXT_BYTES_MAX};
 
 /// Most bytes of a form: a text in which each byte takes three, and the other fields.
 const BODY_BYTES_MAX: usize = 3 * TEXT_BYTES_MAX + (16 << 10);
@@ -43,6 +43,10 @@ pub(super) async fn act(State(site): State<Arc<Site>>, request: Request) -> Resp
     let Some(action) = action(&form) else {
         return (StatusCode::BAD_REQUEST, "the form names no known action\n").into_response();
     };
+    if action.is_of_directories() && !site.access.takes_files() {
+        let why = format!("this action needs {ELSEWHERE}\n");
+        return (StatusCode::FORBIDDEN, why).into_response();
+    }
     let (command, user) = (action.as_command(), user(&head.headers));
     let peer = head.extensions.get::<Peer>().map(|peer| peer.0.to_string());
     let said = site.console.act(action.clone()).await;

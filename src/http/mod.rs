@@ -196,6 +196,7 @@ fn frame<'a>(site: &'a Site, headers: &HeaderMap, uri: &Uri) -> Frame<'a> {
             .filter(|_| sees_records)
             .and_then(|done| site.outcomes.get(done)),
         token: site.access.page_token(),
+        takes_files: site.access.takes_files(),
         sees_records,
         can_sign_in: site.access.needs_secret() && !site.access.has_secret(headers),
     }

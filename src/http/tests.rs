@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use super::clients::{CLIENTS_MAX, FAREWELL, HEAD_TIMEOUT, QUIET_MAX};
 use super::*;
 use crate::console::{Action, FileView, FilesPage, RejectView, RejectsPage};
+use crate::sink::Totals;
 use crate::status::{Files, Status, WaitingFile};
 use crate::telemetry;
 
@@ -42,10 +43,16 @@ impl StatusSource for Engine {
             waiting: vec![file],
             ..Files::default()
         };
+        // One reject that no operator has acknowledged.
+        let totals = Totals {
+            rejects: 1,
+            ..Totals::default()
+        };
         Status {
             running: true,
             ready: true,
             files,
+            totals: Some(totals),
             ..Status::default()
         }
     }
@@ -313,14 +320,19 @@ async fn post(addr: SocketAddr, headers: &str, body: &str) -> String {
     answer
 }
 
-/// Serves pages that may act, and returns the address and the console.
+/// Serves pages of a service that may act, and returns the address and the console.
 async fn acting(secret: Option<&str>) -> (SocketAddr, Arc<Ledger>) {
+    allowed_to_act(secret, true).await
+}
+
+async fn allowed_to_act(secret: Option<&str>, takes_files: bool) -> (SocketAddr, Arc<Ledger>) {
     let engine = Arc::new(Engine {
         ready: AtomicBool::new(true),
     });
     let allowed = Allowed {
         actions: true,
         secret: secret.map(str::to_owned),
+        takes_files,
     };
     let http = Http::bind("127.0.0.1:0".parse().unwrap(), Vec::new(), allowed)
         .await
@@ -418,6 +430,39 @@ async fn only_a_form_of_the_page_acts() {
     assert_eq!(*console.done.lock(), [Action::Pause]);
     let (_, page) = get(addr, "/?done=1").await;
     assert!(page.contains("&lt;paused&gt;"), "{page}");
+}
+
+#[tokio::test]
+async fn a_process_that_takes_no_files_acts_on_no_directory() {
+    let (addr, console) = allowed_to_act(None, false).await;
+    let (_, page) = get(addr, "/").await;
+    for absent in ["value=\"pause\"", "value=\"resume\""] {
+        assert!(!page.contains(absent), "{page}");
+    }
+    let token = page_token(addr).await;
+    let own = "Host: localhost\r\nOrigin: http://localhost\r\n";
+    for action in [
+        "do=pause",
+        "do=resume",
+        "do=retry&name=a.json",
+        "do=release&file=1",
+        "do=reload&file=1",
+        "do=acknowledge&file=1",
+    ] {
+        let answer = post(addr, own, &form(action, &token)).await;
+        assert!(answer.starts_with("HTTP/1.1 403"), "{action}: {answer}");
+        assert!(
+            answer.ends_with("use its page, or run the command with its settings\n"),
+            "{answer}"
+        );
+    }
+    assert_eq!(*console.done.lock(), []);
+    let of_the_ledger = [Action::AcknowledgeAll, Action::Replay { id: 7, text: None }];
+    for action in ["do=acknowledge-all", "do=replay&id=7"] {
+        let answer = post(addr, own, &form(action, &token)).await;
+        assert!(answer.starts_with("HTTP/1.1 303"), "{action}: {answer}");
+    }
+    assert_eq!(*console.done.lock(), of_the_ledger);
 }
 
 #[tokio::test]

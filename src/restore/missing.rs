@@ -13,6 +13,7 @@ use crate::coverage;
 use crate::fault::Fault;
 use crate::ingest::{self, Again};
 use crate::sink::{Database, DifferenceKind, FileState, LedgerFile};
+use crate::spare::Spared;
 
 /// Records that are stored again in one transaction.
 const RECORDS_AT_ONCE: usize = 500;
@@ -35,7 +36,7 @@ impl Restored {
     }
 }
 
-/// Stores the missing records of a file again. Of one that is not settled, only those that the ledger
+/// Stores the missing records of a file again, at the pace of `spared`. Of one that is not settled, only those that the ledger
 /// covers: a load stores the others.
 ///
 /// # Errors
@@ -44,6 +45,7 @@ pub(crate) async fn missing(
     settings: &Settings,
     database: &dyn Database,
     file: &LedgerFile,
+    spared: &Spared,
 ) -> anyhow::Result<Restored> {
     let covered = database.coverage(&[file.entry.file_no]).await?.remove(0);
     if covered.is_empty() {
@@ -54,7 +56,7 @@ pub(crate) async fn missing(
         let ordinal = u64::from(ordinal);
         coverage::holds(&covered, &(ordinal..ordinal + 1))
     };
-    store(database, comparison, is_covered).await
+    store(database, comparison, is_covered, Some(spared)).await
 }
 
 /// Decides again about the records of a file that rows superseded which are gone. Other records that
@@ -96,10 +98,8 @@ async fn once(
     };
     let mut comparison = Comparison::open(settings, database, &file).await?;
     let wanted = comparison.keep_superseded().await?;
-    store(database, comparison, |ordinal| {
-        wanted.binary_search(&ordinal).is_ok()
-    })
-    .await
+    let is_wanted = |ordinal| wanted.binary_search(&ordinal).is_ok();
+    store(database, comparison, is_wanted, None).await
 }
 
 /// Stores the missing records again that are `wanted`, and counts the other differences.
@@ -107,6 +107,7 @@ async fn store(
     database: &dyn Database,
     comparison: Comparison<'_>,
     wanted: impl Fn(u32) -> bool,
+    spared: Option<&Spared>,
 ) -> anyhow::Result<Restored> {
     let mut restored = Restored::default();
     let found = async |wrong: Vec<Wrong>| {
@@ -125,6 +126,9 @@ async fn store(
         // others.
         for alike in missing.chunk_by(|a, b| a.dataset == b.dataset) {
             for records in alike.chunks(RECORDS_AT_ONCE) {
+                if let Some(spared) = spared {
+                    spared.turn(records.len()).await;
+                }
                 let committed = database.commit(records).await?;
                 restored.rows += committed.rows;
                 restored.superseded += committed.superseded;

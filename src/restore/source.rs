@@ -44,9 +44,16 @@ pub(crate) struct Source {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unavailable {
     /// No directory has a file with this content.
-    #[error("{name} is neither in history nor in work, quarantine or inbound{}", beside(.archive.as_ref()))]
+    #[error(
+        "file {file_no} {name}: no file with its bytes in {searched}{}; put it into one of them, \
+         or use the settings of the process that loaded it",
+        beside(.archive.as_ref())
+    )]
     NotFound {
+        file_no: u32,
         name: String,
+        /// The directories, in the order in which they were searched.
+        searched: String,
         /// The path at which it was loaded from an archive, and whether there is a file, whose
         /// content is another one.
         archive: Option<(PathBuf, bool)>,
@@ -89,6 +96,30 @@ fn beside(archive: Option<&(PathBuf, bool)>) -> String {
 }
 
 impl Unavailable {
+    /// The [`NotFound`](Self::NotFound) of a file. `archive` is that of the error.
+    fn not_found(settings: &Settings, file: &LedgerFile, archive: Option<(PathBuf, bool)>) -> Self {
+        let dirs = &settings.dirs;
+        let searched = [&dirs.history, &dirs.work, &dirs.quarantine, &dirs.inbound];
+        Self::NotFound {
+            file_no: file.entry.file_no,
+            name: file.entry.name.escape_debug().to_string(),
+            searched: searched.map(|dir| shown(dir)).join(", "),
+            archive,
+        }
+    }
+
+    /// This error as a text that is the same in processes with other directories, so that a problem
+    /// which was acknowledged in one of them is known in all.
+    pub(crate) fn without_directories(&self) -> String {
+        match self {
+            Self::NotFound { name, archive, .. } => format!(
+                "{name} is neither in history nor in work, quarantine or inbound{}",
+                beside(archive.as_ref())
+            ),
+            other => other.to_string(),
+        }
+    }
+
     /// This error for a command that needs the file. The kind of an I/O error decides the exit
     /// code.
     pub(crate) fn into_error(self) -> anyhow::Error {
@@ -144,12 +175,12 @@ impl Source {
                 Err(cause) => failed = failed.or(Some(unreadable(&path, cause))),
             }
         }
-        Err(failed.unwrap_or_else(|| Unavailable::NotFound {
-            name: file.entry.name.escape_debug().to_string(),
-            archive: file.path.clone().map(|path| {
+        Err(failed.unwrap_or_else(|| {
+            let archive = file.path.clone().map(|path| {
                 let is_other = path.is_file();
                 (path, is_other)
-            }),
+            });
+            Unavailable::not_found(settings, file, archive)
         }))
     }
 
@@ -191,10 +222,7 @@ impl Source {
         paths
             .into_iter()
             .find(is_it)
-            .ok_or_else(|| Unavailable::NotFound {
-                name: file.entry.name.escape_debug().to_string(),
-                archive: None,
-            })
+            .ok_or_else(|| Unavailable::not_found(settings, file, None))
     }
 
     /// Whether a directory or the archive has a file with the name and the size of an entry. Faster

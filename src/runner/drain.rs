@@ -6,17 +6,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
-use super::replicas::spare;
 use super::workers::Workers;
 use crate::broker::{self, Broker, BrokerOptions, Depth};
 use crate::config::Settings;
 use crate::fault::Fault;
-use crate::pace::Pace;
 use crate::retry::{GivenUp, until_ok};
 use crate::shutdown::Shutdown;
-use crate::sink::{self, Database, Replicas};
+use crate::sink::{self, Database};
+use crate::spare::Spared;
 use crate::worker::{Progress, Worker};
 
 /// Pause between two checks whether the queue is empty.
@@ -35,8 +32,7 @@ pub struct Drain {
     pub progress: Arc<Progress>,
     template: Worker,
     workers: usize,
-    replicas: Option<Replicas>,
-    max_replica_lag: Mutex<Duration>,
+    _spared: Spared,
 }
 
 impl Drain {
@@ -46,8 +42,7 @@ impl Drain {
     /// # Errors
     /// Transient if a server cannot be reached now. Fatal if a new attempt would fail as well.
     pub async fn open(settings: &Settings, take_over_after: Duration) -> Result<Self, Fault> {
-        let replicas = settings.replica_url.as_deref().map(Replicas::new);
-        let replicas = replicas.transpose()?;
+        let spared = Spared::begin(settings)?;
         let database = sink::open(&settings.database_url, &settings.sink_options()).await?;
         let broker_options = BrokerOptions {
             dead_after: take_over_after,
@@ -56,10 +51,6 @@ impl Drain {
         let broker =
             broker::open(&settings.broker_url, &broker_options, &settings.datasets).await?;
         let progress = Arc::<Progress>::default();
-        let pace = Pace::default();
-        pace.set(settings.max_records_per_second);
-        // Until the replicas have answered once.
-        pace.hold(replicas.is_some());
         let template = Worker {
             // Not the name of the service: its delivered frames would be delivered here again.
             name: format!("{}-drain", settings.node_name()),
@@ -67,7 +58,7 @@ impl Drain {
             sink: database.clone(),
             datasets: settings.datasets.clone(),
             progress: progress.clone(),
-            pace: Arc::new(pace),
+            pace: spared.pace.clone(),
             summaries: None,
         };
         Ok(Self {
@@ -76,8 +67,7 @@ impl Drain {
             progress,
             template,
             workers: settings.workers,
-            replicas,
-            max_replica_lag: Mutex::new(settings.max_replica_lag),
+            _spared: spared,
         })
     }
 
@@ -100,15 +90,8 @@ impl Drain {
             stop_workers.cancel();
             Ok(is_empty)
         };
-        let spared = spare(
-            self.replicas.as_ref(),
-            &self.template.pace,
-            &self.max_replica_lag,
-        );
-        tokio::select! {
-            drained = async { tokio::try_join!(check, workers.join()) } => Ok(drained?.0),
-            () = Box::pin(spared) => unreachable!("it never ends"),
-        }
+        let (is_empty, ()) = tokio::try_join!(check, workers.join())?;
+        Ok(is_empty)
     }
 
     async fn until_empty(&self, first_frames: u64, shutdown: &Shutdown) -> Result<bool, Fault> {

@@ -19,6 +19,7 @@ use crate::ingest::{Epoch, InboundView, Ingest, IngestOptions, Intake, Neighbour
 use crate::pace::Pace;
 use crate::retry::GivenUp;
 use crate::sink::{Acknowledged, Database, FileEntry, NodeId, Replicas, Sink, Totals};
+use crate::spare;
 use crate::status::RejectCount;
 use crate::summary::{self, Accumulator};
 use crate::worker::{Progress, Worker};
@@ -227,6 +228,12 @@ impl Engine {
             pace: self.pace.clone(),
             summaries: self.summaries.clone(),
         }
+    }
+
+    /// Holds the workers of this engine while a replica is too far behind. Never returns.
+    pub(super) async fn spare_replicas(&self) {
+        let replicas = self.options.replicas.as_deref();
+        spare::spare(replicas, &self.pace, &self.max_replica_lag).await;
     }
 
     /// Rows of the files that this run has settled, without the rows that this process's workers

@@ -25,6 +25,10 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// database answer. Most failovers and other transient faults end earlier.
 const FAILING_TIME: Duration = Duration::from_secs(60);
 
+/// A process ends if its checks have met a fatal fault for this long: an operator may be about to mend
+/// what it names.
+const FATAL_TIME: Duration = Duration::from_secs(30);
+
 /// If frames have waited for this long and no worker of any process has given a sign of life in the
 /// queue, there is none. Longer than a restart of a worker.
 const UNREAD_TIME: Duration = Duration::from_secs(75);
@@ -64,17 +68,27 @@ impl Engine {
         self.health.beat.lock().elapsed() <= time
     }
 
-    /// Checks queue and database at intervals, and keeps the journal. Never returns.
-    pub(super) async fn check_health(&self) {
-        tokio::join!(self.check_servers(), self.keep_journal());
+    /// Checks queue and database at intervals, and keeps the journal. Returns a fault with which no
+    /// process could start, such as a refused login, once the checks have met it for
+    /// [`FATAL_TIME`].
+    pub(super) async fn check_health(&self) -> Fault {
+        tokio::select! {
+            fault = self.check_servers() => fault,
+            () = self.keep_journal() => unreachable!("it never ends"),
+        }
     }
 
-    async fn check_servers(&self) {
+    async fn check_servers(&self) -> Fault {
         let mut is_logged = false;
+        // Between two attempts to log in, the answer is a transient fault.
+        let mut fatal_since = None;
         loop {
             let began = Instant::now();
             let check = self.check().await;
-            let checked = check.map_err(|fault| Problem::new(&fault, began));
+            let checked = match &check {
+                Ok(()) => Ok(()),
+                Err(fault) => Err(Problem::new(fault, began)),
+            };
             *self.health.checked.lock() = Some(checked);
             self.note_problem();
             let problem = self.health.journal.lock().lasting().cloned();
@@ -90,6 +104,15 @@ impl Engine {
                     is_logged = false;
                 }
                 _ => {}
+            }
+            match check {
+                Ok(()) => fatal_since = None,
+                Err(fault) if fault.is_transient() => {}
+                Err(fault) => {
+                    if fatal_since.get_or_insert(began).elapsed() >= FATAL_TIME {
+                        return fault;
+                    }
+                }
             }
             tokio::time::sleep(CHECK_INTERVAL).await;
         }
@@ -361,7 +384,8 @@ impl StatusSource for Engine {
                 waiting_files: waits.files + stuck.len() as u64,
                 waiting: named.map(waiting).collect(),
             },
-            paused: self.inbox.is_paused(),
+            // A load ignores the pause, which is one of the service.
+            paused: self.options.ingest.incomplete_may_wait && self.inbox.is_paused(),
             nodes: self.membership.as_status(),
             ..Status::default()
         };

@@ -19,7 +19,6 @@ mod observe;
 mod open;
 mod partitions;
 mod plan;
-mod replicas;
 mod serve;
 mod workers;
 
@@ -28,5 +27,6 @@ pub use engine::{Engine, EngineOptions};
 pub use indexes::{BUILD_MISSING, Built, build_missing};
 pub use journal::Journal;
 pub(crate) use membership::as_status as nodes_as_status;
+pub(crate) use nodes::LOAD;
 pub use open::{open, open_to_load};
 pub use plan::{LoadPlan, Source, sort, sources};

@@ -32,6 +32,7 @@ impl Engine {
     /// As [`observe`](Self::observe), and checks the health of the engine, as a service does. Runs
     /// beside a load whose metrics are served.
     pub async fn observe_load(&self) {
+        // A load ends by its own commits.
         tokio::join!(self.observe(), self.check_health());
     }
 
@@ -39,7 +40,8 @@ impl Engine {
         let mut ratios = Ratios::default();
         loop {
             tokio::time::sleep(OBSERVE_INTERVAL).await;
-            telemetry::paused(self.inbox.is_paused());
+            let may_pause = self.options.ingest.incomplete_may_wait;
+            telemetry::paused(may_pause && self.inbox.is_paused());
             let inbox = self.inbox.clone();
             let free = blocking("asking for the room on disk", move || inbox.free_room()).await;
             for (directory, room) in free.into_iter().flatten() {

@@ -66,7 +66,7 @@ impl Engine {
         let kept = async { tokio::try_join!(indexes, partitions, history, compacting) };
         let result = tokio::select! {
             result = async { tokio::try_join!(ingest, workers.join(), summary, kept) } => result,
-            () = Box::pin(self.check_health()) => unreachable!("it never ends"),
+            fault = Box::pin(self.check_health()) => Err(fault),
             () = Box::pin(self.spare_replicas()), if roles.work => unreachable!("it never ends"),
             fault = self.until_taken_over() => Err(fault),
         };

@@ -39,7 +39,7 @@ impl Status {
         self.has_role("work") && were_zero(&self.history.records_per_second)
     }
 
-    fn has_role(&self, role: &str) -> bool {
+    pub(super) fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|has| has == role)
     }
 
@@ -178,7 +178,11 @@ impl Status {
         }
         let settled = self.totals.map(|totals| totals.settled);
         if self.state == EngineState::Idle && settled == Some(0) {
-            return Some(format!("put files into `{}`", self.inbound));
+            return Some(if self.has_role("ingest") {
+                format!("put files into `{}`", self.inbound)
+            } else {
+                "put files into the inbound of a process with the role `ingest`".to_owned()
+            });
         }
         None
     }
@@ -379,7 +383,14 @@ mod tests {
             ..Status::default()
         };
         let next = |status| concluded(status).2.unwrap_or_default();
-        assert_eq!(next(totals(0, 0, 0)), "put files into `/in`");
+        let elsewhere = "put files into the inbound of a process with the role `ingest`";
+        assert_eq!(next(totals(0, 0, 0)), elsewhere);
+        let mut takes_files = totals(0, 0, 0);
+        (takes_files.running, takes_files.ready) = (true, true);
+        takes_files.inbound = "/in".to_owned();
+        takes_files.roles = vec!["ingest".to_owned()];
+        takes_files.conclude();
+        assert_eq!(takes_files.next.unwrap(), "put files into `/in`");
         assert!(
             next(totals(1, 2, 3)).contains("--state quarantined` shows what is wrong with 2 files")
         );

@@ -53,7 +53,8 @@ pub struct Status {
     pub paused: bool,
     /// Seconds since the start of the engine.
     pub uptime_seconds: Option<f64>,
-    /// The roles of the process: `ingest`, `work`, `summary`.
+    /// The roles of the process: `ingest`, `work`, `summary`. If it does not run, those of its
+    /// settings.
     pub roles: Vec<String>,
     /// The directory where files arrive.
     pub inbound: String,

@@ -33,9 +33,15 @@ impl fmt::Display for Status {
             waiting,
             ..
         } = &self.files;
+        // An older release tells no roles of a process that does not run.
+        let whose = if self.roles.is_empty() || self.has_role("ingest") {
+            ""
+        } else {
+            " of its own directories: it takes no files"
+        };
         writeln!(
             f,
-            "files     {inbound} in inbound, {work} in work, {quarantine} in quarantine"
+            "files     {inbound} in inbound, {work} in work, {quarantine} in quarantine{whose}"
         )?;
         for WaitingFile {
             name, why, seconds, ..

@@ -138,7 +138,7 @@ pub const METRICS: &[Metric] = &[
     gauge("lemonade_queue_bytes", Unit::Bytes, &[], "Bytes of the frames in the queue"),
     gauge("lemonade_queue_pending_frames", Unit::Count, &[], "Frames that workers have received and not acked"),
     gauge("lemonade_queue_oldest_age_seconds", Unit::Seconds, &["stream"], "Age of the oldest frame in a stream of the queue; 0 if the stream is empty"),
-    gauge("lemonade_queue_unread_seconds", Unit::Seconds, &[], "Time for which frames have waited while no worker read the queue; 0 if none waits, and in a process with the role work"),
+    gauge("lemonade_queue_unread_seconds", Unit::Seconds, &[], "Time for which frames have waited while no worker read the queue; 0 if none waits; absent in a process with the role work"),
     gauge("lemonade_replica_lag_seconds", Unit::Seconds, &["replica"], "How far a replica of REPLICA_URL is behind at the last answer; infinite if its replication is stopped"),
     counter("lemonade_broker_errors_total", Unit::Count, &[], "Faults of the queue"),
 

@@ -307,6 +307,7 @@ pub fn begin_at_zero(datasets: &Datasets) {
     counter!("lemonade_frames_damaged_total").increment(0);
     counter!("lemonade_frames_foreign_total").increment(0);
     read_bytes(0);
+    history_removed(0);
     // A file that matches no dataset has an empty label.
     counter!("lemonade_files_settled_total", "dataset" => "", "outcome" => "quarantined")
         .increment(0);
@@ -322,6 +323,8 @@ pub fn begin_at_zero(datasets: &Datasets) {
         }
         records(name, 0, 0);
         commit(name, 0, 0);
+        superseded(name, 0);
+        retired(name, 0);
         frames_published(name, 0);
         frames_committed(name, 0);
         frames_redelivered(name, 0);

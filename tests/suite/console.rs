@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::end_to_end::generate;
 use crate::support::browser::Browser;
 use crate::support::{Pair, Service, free_addr, page, until};
 
@@ -262,6 +263,51 @@ async fn other_machines_need_a_secret_for_actions() {
     let message = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(78), "{message}");
     assert!(message.contains("at least 16"), "{message}");
+}
+
+/// Whether the page of the status has a button that pauses or resumes.
+fn can_pause(addr: &str) -> bool {
+    let (_, html) = page(addr, "/").unwrap();
+    html.contains("value=\"pause\"") || html.contains("value=\"resume\"")
+}
+
+/// A pause is one of a service that takes files, and other processes have other directories.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_service_that_takes_files_acts_on_directories() {
+    let pair = Pair::new("redis+mysql").await;
+    let records = format!("{{\"vehicle_status\": [{GOOD}]}}");
+    fs::write(pair.at("inbound").join("vehicle_status_a.json"), records).unwrap();
+    pair.expect(0, &["load"]);
+    let file_no = pair.number("SELECT file_no FROM ingest_files").await;
+    for (role, takes_files) in [("work", false), ("ingest", true)] {
+        let addr = free_addr();
+        let args = ["run", "--role", role, "--http-actions"];
+        let _service = Service::start_with_http(&pair, &args, &addr);
+        let shown = |path: &str| page(&addr, path).unwrap_or_default();
+        until("an answer", LIMIT, async || shown("/readyz").0 == 200).await;
+        assert_eq!(can_pause(&addr), takes_files, "{role}");
+        let (code, html) = shown(&format!("/file?no={file_no}"));
+        assert_eq!(code, 200, "{html}");
+        assert_eq!(html.contains("value=\"reload\""), takes_files, "{html}");
+        let elsewhere = html.contains("An action on a file needs");
+        assert_eq!(elsewhere, !takes_files, "{html}");
+    }
+
+    // A load ignores the pause of the service, and says so.
+    pair.expect(0, &["pause"]);
+    generate(&pair, &["--files", "20", "--records", "4000"]);
+    let addr = free_addr();
+    let args = ["load", "--http-addr", &addr, "--http-actions"];
+    let pace = ["--max-records-per-second", "400"];
+    let _load = Service::start_with_http(&pair, &[&args[..], &pace].concat(), &addr);
+    let shown = |path: &str| page(&addr, path).unwrap_or_default().1;
+    // The metric of the pause is set before this one.
+    let is_observed = async || shown("/metrics").contains("lemonade_disk_free_bytes{");
+    until("an observation", LIMIT, is_observed).await;
+    assert!(shown("/metrics").contains("\nlemonade_paused 0\n"));
+    let status: Value = serde_json::from_str(&shown("/api/status")).unwrap();
+    assert_eq!(status["paused"], false, "{status}");
+    assert!(!can_pause(&addr));
 }
 
 /// Reads do not need the service's own connections: they are answered while files are loaded.

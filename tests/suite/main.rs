@@ -19,6 +19,7 @@ mod command_line;
 mod comparing;
 mod console;
 mod dashboard;
+mod elsewhere;
 mod end_to_end;
 mod erasures;
 mod privileges;

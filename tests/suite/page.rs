@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -186,11 +186,14 @@ async fn the_page_follows_a_run_through_a_fault_without_a_reload() {
         .browser
         .evaluate("document.querySelectorAll('main img').length");
     assert_eq!(markup, 0, "a name became markup");
-    let status = scene.api_status();
-    assert_eq!(
-        scene.browser.text(".says"),
-        status["headline"].as_str().unwrap()
-    );
+    // The headline of the page follows that of the status.
+    let mut status = scene.api_status();
+    let began = Instant::now();
+    while scene.browser.text(".says") != status["headline"].as_str().unwrap() {
+        assert!(began.elapsed() < LIMIT, "{status}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        status = scene.api_status();
+    }
     assert_eq!(status["totals"]["quarantined"], 1);
     scene.check_layout();
 

@@ -261,10 +261,11 @@ async fn the_text_of_a_reject_is_read_from_its_file_or_reported_as_missing() {
     for name in files {
         for ordinal in [0, 1] {
             let why = of(name, ordinal).unwrap_err();
-            assert!(
-                why.contains("is neither in history nor in work, quarantine or inbound"),
-                "{why}"
-            );
+            let searched = ["history", "work", "quarantine", "inbound"];
+            let searched = searched.map(|dir| pair.at(dir).display().to_string());
+            let said = format!("{name}: no file with its bytes in {}", searched.join(", "));
+            assert!(why.starts_with("file ") && why.contains(&said), "{why}");
+            assert!(why.contains("; put it into one of them, or use"), "{why}");
         }
         // The database keeps all of this one.
         assert_eq!(of(name, 2).as_ref(), Ok(&records[2]));

@@ -1,10 +1,12 @@
 //! The list of files, and the page of one.
 
+use std::borrow::Cow;
+
 use maud::{Markup, html};
 
-use super::frame::{Content, Frame, LISTS_EVERY_MS, address, button, seen, time};
+use super::frame::{Content, Frame, LISTS_EVERY_MS, address, button, seen, time, with_code};
 use super::rejects::table;
-use crate::console::{FileView, FilesPage, FilesQuery, PAGE_ROWS};
+use crate::console::{ELSEWHERE, FileView, FilesPage, FilesQuery, PAGE_ROWS};
 use crate::sink::{FileState, LedgerFile};
 use crate::status::{bytes, grouped};
 
@@ -172,29 +174,119 @@ fn progress(view: &FileView) -> Markup {
     }
 }
 
+/// The buttons of the actions on a file, or where else it is loaded again.
 fn actions(frame: &Frame<'_>, file: &LedgerFile) -> Markup {
     let entry = &file.entry;
     let number = entry.file_no.to_string();
     let of_file = [("file", &*number)];
+    let is_quarantined = entry.state == FileState::Quarantined;
+    let is_settled = entry.state == FileState::Settled;
+    let has_actions = is_quarantined || (is_settled && frame.token.is_some());
     html! {
-        @if frame.token.is_some() {
+        @if frame.token.is_some() && frame.takes_files {
             div.actions {
-                @if entry.state == FileState::Quarantined {
+                @if is_quarantined {
                     (button(frame, "retry", &[("file", &number), ("name", &entry.name)],
                         "Retry: move it back to inbound"))
                 }
                 @if entry.is_held() {
                     (button(frame, "release", &of_file, "Release: load it as it is"))
                 }
-                @if entry.state == FileState::Settled {
+                @if is_settled {
                     (button(frame, "reload", &of_file,
                         "Reload: remove its rows and rejects, and load it again"))
                     (button(frame, "acknowledge", &of_file,
                         "Acknowledge: accept what verify finds"))
                 }
             }
-        } @else if entry.state == FileState::Quarantined {
-            p { "To load it again: " code { "task_runner files retry NAME" } }
+        } @else {
+            @if is_quarantined {
+                p {
+                    "To load it again: " code { "task_runner files retry " (argument(&entry.name)) }
+                    @if entry.is_held() {
+                        "; to load it as it is: " code { "task_runner files release " (number) }
+                    }
+                }
+            }
+            @if has_actions && !frame.takes_files {
+                p { (with_code(&format!("An action on a file needs {ELSEWHERE}."))) }
+            }
         }
+    }
+}
+
+/// A name as an argument of a shell.
+fn argument(name: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_alphanumeric() || "._/-+=:@%,".contains(c);
+    if !name.is_empty() && name.chars().all(is_plain) {
+        return Cow::Borrowed(name);
+    }
+    Cow::Owned(format!("'{}'", seen(&name.replace('\'', r"'\''"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::{ErasedBytes, FileEntry};
+
+    fn rendered(state: FileState, reason: &str, token: Option<&str>, takes_files: bool) -> String {
+        let entry = FileEntry {
+            file_no: 7,
+            name: "it's.json".to_owned(),
+            dataset: String::new(),
+            state,
+            bytes: 1,
+            records: 1,
+            rejects: 0,
+            reason: Some(reason.to_owned()),
+        };
+        let file = LedgerFile {
+            entry,
+            hash: [0; 16],
+            taken: None,
+            erased: ErasedBytes::default(),
+            path: None,
+            mark: None,
+            registered_at: String::new(),
+            settled_at: None,
+        };
+        let frame = Frame {
+            outcome: None,
+            token,
+            takes_files,
+            sees_records: false,
+            can_sign_in: false,
+        };
+        actions(&frame, &file).into_string()
+    }
+
+    #[test]
+    fn a_file_has_buttons_only_where_its_directories_are() {
+        let of = |state, takes_files| rendered(state, "", Some("token"), takes_files);
+        for (state, buttons) in [(FileState::Quarantined, 1), (FileState::Settled, 2)] {
+            let here = of(state, true);
+            assert_eq!(here.matches("<button>").count(), buttons, "{here}");
+            assert!(!here.contains("the role"), "{here}");
+            let elsewhere = of(state, false);
+            assert!(!elsewhere.contains("<button>"), "{elsewhere}");
+            let said = "An action on a file needs the directories of a service with the role \
+                        <code>ingest</code>";
+            assert!(elsewhere.contains(said), "{elsewhere}");
+        }
+        assert_eq!(rendered(FileState::Settled, "", None, false), "");
+    }
+
+    #[test]
+    fn without_buttons_the_commands_have_the_name_and_the_number() {
+        let of = |reason| rendered(FileState::Quarantined, reason, None, true);
+        let damaged = of("damaged: cut");
+        let retry = r"<code>task_runner files retry 'it'\''s.json'</code>";
+        assert!(damaged.contains(retry), "{damaged}");
+        assert!(!damaged.contains("release"), "{damaged}");
+        let held = of("too_few_records: it has 1 record");
+        let release = "<code>task_runner files release 7</code>";
+        assert!(held.contains(retry) && held.contains(release), "{held}");
+        assert_eq!(argument("a-1.json"), "a-1.json");
+        assert_eq!(argument("a b"), "'a b'");
     }
 }

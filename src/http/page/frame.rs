@@ -22,6 +22,8 @@ pub(in crate::http) struct Frame<'a> {
     pub(in crate::http) outcome: Option<Outcome>,
     /// The token for forms. `None` if actions are off.
     pub(in crate::http) token: Option<&'a str>,
+    /// Whether the process is a service that takes files.
+    pub(in crate::http) takes_files: bool,
     /// Whether the request may see the text of records.
     pub(in crate::http) sees_records: bool,
     /// Whether a secret would show more.

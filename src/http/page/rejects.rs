@@ -192,8 +192,8 @@ fn text(frame: &Frame<'_>, view: &RejectView, id: &str) -> Markup {
             p { a href="sign-in" { "Sign in" } " to see it, or run " (command) "." }
         },
         None => html! {
-            p { "Every user of this machine can open this page, so it does not show texts. Run "
-                (command) ", or set " code { "http_actions" } " or " code { "http_token_file" } "." }
+            p { "This page asks for no secret, so it does not show texts. Run " (command)
+                ", or set " code { "http_token_file" } " or " code { "http_actions" } "." }
         },
         Some(Err(why)) => {
             html! { p { (seen(why)) } p { (command) " shows what the database keeps." } }

@@ -55,10 +55,12 @@ fn state(frame: &Frame<'_>, status: &Status) -> Markup {
             @if status.has_news() {
                 (button(frame, "acknowledge-all", &[], "Acknowledge: ask for new ones only"))
             }
-            @if status.paused {
-                (button(frame, "resume", &[], "Resume: take files again"))
-            } @else {
-                (button(frame, "pause", &[], "Pause: take no more files"))
+            @if frame.takes_files {
+                @if status.paused {
+                    (button(frame, "resume", &[], "Resume: take files again"))
+                } @else {
+                    (button(frame, "pause", &[], "Pause: take no more files"))
+                }
             }
         }
     }
@@ -135,7 +137,7 @@ fn waiting(status: &Status) -> Markup {
             } @else {
                 table {
                     thead { tr {
-                        th scope="col" { "File in inbound" }
+                        th scope="col" { "File" }
                         th scope="col" { "Why" }
                         th.n scope="col" { "For" }
                     } }
@@ -341,6 +343,7 @@ mod tests {
         let frame = Frame {
             outcome: None,
             token: None,
+            takes_files: false,
             sees_records: false,
             can_sign_in: false,
         };

@@ -51,7 +51,7 @@ async fn overlapping_directories_are_refused() {
         .output()
         .unwrap();
     let found = String::from_utf8_lossy(&doctor.stdout).into_owned();
-    assert_eq!(doctor.status.code(), Some(1), "{found}");
+    assert_eq!(doctor.status.code(), Some(78), "{found}");
     assert!(
         found.contains("FAIL  directories:") && found.contains("are the same directory"),
         "{found}"

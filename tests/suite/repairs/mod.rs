@@ -1,6 +1,8 @@
 //! `verify --content` and the repairs of `files`, by the binary.
 
+mod acknowledged;
 mod beyond;
+mod pace;
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,12 +1,15 @@
-//! Lets the workers wait while a replica of the database is too far behind.
+//! Lets the workers, and commands that store records, wait while a replica of the database is too far
+//! behind.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::engine::Engine;
+use crate::config::Settings;
 use crate::fault::Fault;
 use crate::pace::Pace;
 use crate::sink::{Lag, Replicas};
@@ -18,10 +21,44 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// A shorter wait is not logged.
 const LOG_AFTER: Duration = Duration::from_secs(5);
 
+/// The pace of a command by its settings. As long as this lives, the replicas are asked.
+pub(crate) struct Spared {
+    pub(crate) pace: Arc<Pace>,
+    _asking: Option<AbortOnDropHandle<()>>,
+}
+
+impl Spared {
+    /// # Errors
+    /// Fatal: a URL of the replicas is wrong.
+    pub(crate) fn begin(settings: &Settings) -> Result<Self, Fault> {
+        let pace = Arc::<Pace>::default();
+        pace.set(settings.max_records_per_second);
+        let replicas = settings.replica_url.as_deref().map(Replicas::new);
+        let replicas = replicas.transpose()?;
+        // Until they have answered once.
+        pace.hold(replicas.is_some());
+        let asking = replicas.map(|replicas| {
+            let (pace, max_lag) = (pace.clone(), Mutex::new(settings.max_replica_lag));
+            let asking = async move { spare(Some(&replicas), &pace, &max_lag).await };
+            AbortOnDropHandle::new(tokio::spawn(asking))
+        });
+        Ok(Self {
+            pace,
+            _asking: asking,
+        })
+    }
+
+    /// Waits until this many more records may be stored.
+    pub(crate) async fn turn(&self, records: usize) {
+        let _turn = self.pace.turn().await;
+        self.pace.count(records as u64);
+    }
+}
+
 /// Asks the replicas how far they are behind, and holds the workers of this pace while one is behind
 /// by more than `max_lag`, which may change meanwhile. A replica that does not answer holds nobody:
 /// it may have been removed. Never returns.
-pub(super) async fn spare(replicas: Option<&Replicas>, pace: &Pace, max_lag: &Mutex<Duration>) {
+pub(crate) async fn spare(replicas: Option<&Replicas>, pace: &Pace, max_lag: &Mutex<Duration>) {
     let Some(replicas) = replicas else {
         return std::future::pending().await;
     };
@@ -78,12 +115,4 @@ fn known<'a>(
         known.push((replica, lag));
     }
     known
-}
-
-impl Engine {
-    /// Holds the workers of this engine while a replica is too far behind. Never returns.
-    pub(super) async fn spare_replicas(&self) {
-        let replicas = self.options.replicas.as_deref();
-        spare(replicas, &self.pace, &self.max_replica_lag).await;
-    }
 }
