@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How long a run that was aborted by a signal has to end by itself. It waits for up to two seconds
-/// for a database that does not answer.
-const EXIT_AFTER: Duration = Duration::from_secs(3);
+/// How long a run that was aborted by a signal has to end by itself. It waits twice for up to two
+/// seconds for a database that does not answer.
+const EXIT_AFTER: Duration = Duration::from_secs(5);
 
 /// How a run is ended from outside.
 #[derive(Debug, Clone, Default)]
@@ -27,7 +27,7 @@ pub struct Shutdown {
 impl Shutdown {
     /// A shutdown by SIGINT, SIGTERM, or SIGHUP, which a terminal sends when it closes. The first
     /// signal drains. A second signal, or the end of `drain_timeout` after the first, aborts. A
-    /// third signal, or the end of three seconds after the second one, cancels `exit`.
+    /// third signal, or the end of five seconds after the second one, cancels `exit`.
     ///
     /// # Errors
     /// The signal handlers cannot be installed.

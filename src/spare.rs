@@ -21,7 +21,7 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// A shorter wait is not logged.
 const LOG_AFTER: Duration = Duration::from_secs(5);
 
-/// The pace of a command by its settings. As long as this lives, the replicas are asked.
+/// The pace of a command by its settings. Asks the replicas until it is dropped.
 pub(crate) struct Spared {
     pub(crate) pace: Arc<Pace>,
     _asking: Option<AbortOnDropHandle<()>>,

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use backon::{ExponentialBuilder, Retryable as _};
 
 use super::{Outcome, is_confirmed, note, open_for_repairs, others, print, repair, wanted_file};
 use crate::batch::{provenance, row_id};
@@ -22,6 +23,7 @@ use crate::config::Settings;
 use crate::config::cli::EraseArgs;
 use crate::content;
 use crate::dataset::Dataset;
+use crate::fault::Fault;
 use crate::inbox::{self, Replacement};
 use crate::restore::{Source, Unavailable, options};
 use crate::sink::{Blank, Database, Erasure, FileState, LedgerFile, Standing};
@@ -108,8 +110,9 @@ async fn plan(
     {
         bail!(
             "file {file_no} is in none of these directories, so its bytes would stay where it is: \
-             {}; nothing was erased",
-            others::hint(&others)
+             {}; {}; nothing was erased",
+            others::hint(&others),
+            others::NOWHERE
         );
     }
     let mut source = None;
@@ -253,7 +256,10 @@ async fn carry_out(
 ) -> anyhow::Result<bool> {
     for id in &plan.ids {
         let (file_no, ordinal) = provenance(*id);
-        let Erasure { was, superseded } = database.erase(*id, &settings.datasets).await?;
+        // A deadlock with the summary of a service is over at once.
+        let erase = || database.erase(*id, &settings.datasets);
+        let erase = erase.retry(ExponentialBuilder::default());
+        let Erasure { was, superseded } = erase.when(Fault::is_transient).await?;
         let was = match was {
             Standing::Row => "was a row",
             Standing::Reject => "was a reject",

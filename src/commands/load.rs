@@ -154,14 +154,20 @@ fn dry_run(
     dataset: Option<&Arc<Dataset>>,
 ) -> anyhow::Result<Outcome> {
     let markers = settings.markers();
-    // A load goes on with the files that an earlier one has left in work.
+    let sources = runner::sources(settings, &args.paths)?;
+    // A load goes on with the files that an earlier one of its node has left in work; one of inbound
+    // also takes over those of dead nodes.
+    let mut work = settings.dirs.work.clone();
+    if !sources.iter().any(|it| matches!(it, Source::Inbound)) {
+        work.push(settings.node_name());
+    }
     let own = Markers::default().with_directories(true);
-    let left = directly_in(&settings.dirs.work, &own)?.into_iter();
+    let left = directly_in(&work, &own)?.into_iter();
     let mut files: Vec<_> = left.map(|file| (file, ItemOrigin::Archive)).collect();
-    for source in runner::sources(settings, &args.paths)? {
+    for source in sources {
         let found = match source {
             Source::Inbound => directly_in(&settings.dirs.inbound, &markers)?,
-            Source::Claimed => Vec::new(),
+            Source::Claimed(_) => Vec::new(),
             Source::FileInInbound(path) => Archive::all_of(&path, &Markers::default()).list()?.0,
             Source::Archive(archive) => archive.list()?.0,
         };

@@ -19,9 +19,12 @@ const NODES_MAX: usize = 100;
 /// Most processes that are named.
 const NAMES_SHOWN: usize = 3;
 
-/// Who may have the files that are in none of these directories: the living processes that take
-/// files into other ones, or, if no process of the settings takes files, a process that does. `None`
-/// if there is nobody else.
+/// The next step if the file is not in the other directories either.
+pub(super) const NOWHERE: &str =
+    "if it is not there either, run this while that process is stopped";
+
+/// Names the living processes that take files into other directories. If there are none, and the
+/// settings lack the role `ingest`: "a process with the role ingest". Otherwise `None`.
 ///
 /// # Errors
 /// Those of the database.

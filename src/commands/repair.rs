@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use backon::{ExponentialBuilder, Retryable as _};
 
 use super::audit;
 use super::others::{self, check_role};
@@ -169,7 +170,10 @@ pub(super) async fn forget(
     for file in files {
         let file_no = file.entry.file_no;
         separate(settings, database.as_ref(), &file).await?;
-        let Removed { rows, superseded } = database.remove(file_no, &settings.datasets).await?;
+        // A deadlock with the summary of a service is over at once.
+        let remove = || database.remove(file_no, &settings.datasets);
+        let remove = remove.retry(ExponentialBuilder::default());
+        let Removed { rows, superseded } = remove.when(Fault::is_transient).await?;
         let name = file.entry.name.escape_debug();
         print(&format!(
             "file {file_no} {name}: {rows} rows removed; the same content counts as new from now on\n"

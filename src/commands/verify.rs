@@ -236,8 +236,9 @@ pub(super) async fn acknowledge(
             && Source::find(settings, &file).is_err()
         {
             bail!(
-                "the records of file {file_no} cannot be compared: {}",
-                others::hint(&others)
+                "the records of file {file_no} cannot be compared: {}; {}",
+                others::hint(&others),
+                others::NOWHERE
             );
         }
         let page = std::slice::from_ref(&file);

@@ -68,7 +68,9 @@ impl Node {
     /// As [`Lock::take`].
     pub(super) fn keep_lock(&self) -> Result<(), Fault> {
         let mut lock = self.lock.lock();
-        if !lock.is_of(&self.path) {
+        // In a work that is gone as a whole, as after a lost mount, it may come back.
+        let work = self.path.parent().is_some_and(is_place);
+        if work && !lock.is_of(&self.path) {
             *lock = Lock::take(&self.path)?;
         }
         Ok(())

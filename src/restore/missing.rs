@@ -36,8 +36,8 @@ impl Restored {
     }
 }
 
-/// Stores the missing records of a file again, at the pace of `spared`. Of one that is not settled, only those that the ledger
-/// covers: a load stores the others.
+/// Stores the missing records of a file again, at the pace of `spared`. Of one that is not settled,
+/// only those that the ledger covers: a load stores the others.
 ///
 /// # Errors
 /// The file or the database cannot be read, or a commit fails.

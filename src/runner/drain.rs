@@ -32,6 +32,7 @@ pub struct Drain {
     pub progress: Arc<Progress>,
     template: Worker,
     workers: usize,
+    /// Asks the replicas until the drain ends.
     _spared: Spared,
 }
 

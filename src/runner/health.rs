@@ -80,8 +80,9 @@ impl Engine {
 
     async fn check_servers(&self) -> Fault {
         let mut is_logged = false;
-        // Between two attempts to log in, the answer is a transient fault.
-        let mut fatal_since = None;
+        // The first and the last fatal fault. Between two attempts to log in, the answer is a transient
+        // one.
+        let mut fatal: Option<(Instant, Instant)> = None;
         loop {
             let began = Instant::now();
             let check = self.check().await;
@@ -106,10 +107,13 @@ impl Engine {
                 _ => {}
             }
             match check {
-                Ok(()) => fatal_since = None,
+                Ok(()) => fatal = None,
                 Err(fault) if fault.is_transient() => {}
                 Err(fault) => {
-                    if fatal_since.get_or_insert(began).elapsed() >= FATAL_TIME {
+                    let goes_on = fatal.filter(|(_, last)| last.elapsed() < FATAL_TIME);
+                    let first = goes_on.map_or(began, |(first, _)| first);
+                    fatal = Some((first, Instant::now()));
+                    if first.elapsed() >= FATAL_TIME {
                         return fault;
                     }
                 }

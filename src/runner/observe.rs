@@ -32,8 +32,13 @@ impl Engine {
     /// As [`observe`](Self::observe), and checks the health of the engine, as a service does. Runs
     /// beside a load whose metrics are served.
     pub async fn observe_load(&self) {
-        // A load ends by its own commits.
-        tokio::join!(self.observe(), self.check_health());
+        // A load ends by its own commits, and not by a fault of a check.
+        let health = async {
+            loop {
+                self.check_health().await;
+            }
+        };
+        tokio::join!(self.observe(), health);
     }
 
     async fn observe_stages(&self) {

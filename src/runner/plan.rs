@@ -48,8 +48,8 @@ pub enum Source {
     Inbound,
     /// One file in inbound, or of a directory below it whose files are taken.
     FileInInbound(PathBuf),
-    /// A file of inbound that an earlier load of this node has left in work.
-    Claimed,
+    /// The name of a file of inbound that an earlier load of this node has left in work.
+    Claimed(PathBuf),
     /// Files outside of inbound.
     Archive(Archive),
 }
@@ -81,11 +81,11 @@ impl LoadPlan {
         let sources = sources(settings, paths)?;
         plan.inbound = sources.iter().any(|it| matches!(it, Source::Inbound));
         if !plan.inbound {
-            plan.go_on(engine)?;
+            plan.go_on(engine, &sources)?;
         }
         for source in sources {
             match source {
-                Source::Inbound | Source::Claimed => {}
+                Source::Inbound | Source::Claimed(_) => {}
                 Source::FileInInbound(path) => plan.claim(engine, path)?,
                 Source::Archive(archive) => archives.push(archive),
             }
@@ -127,7 +127,7 @@ impl LoadPlan {
             left: Vec::new(),
             defer: DeferIndexes::Never,
         };
-        plan.go_on(engine)?;
+        plan.go_on(engine, &[])?;
         let file = engine.inbox.end_file(arriving, name)?;
         plan.bytes += file.bytes;
         plan.files.push((file, ItemOrigin::Mailbox));
@@ -175,9 +175,18 @@ impl LoadPlan {
         Ok(self)
     }
 
-    /// Adds the files that an earlier load has left in work.
-    fn go_on(&mut self, engine: &Engine) -> io::Result<()> {
-        let recovered = engine.inbox.recovered()?;
+    /// Adds the files that an earlier load has left in work. If all files are loaded as one dataset, only
+    /// those that the paths name: the name of each other file says its dataset.
+    fn go_on(&mut self, engine: &Engine, sources: &[Source]) -> io::Result<()> {
+        let mut recovered = engine.inbox.recovered()?;
+        if engine.options.ingest.dataset.is_some() {
+            let is_named = |file: &Claimed| {
+                let is_it =
+                    |it: &Source| matches!(it, Source::Claimed(name) if *name == *file.name);
+                sources.iter().any(is_it)
+            };
+            recovered.retain(is_named);
+        }
         if !recovered.is_empty() {
             tracing::info!(
                 files = recovered.len(),
@@ -360,16 +369,15 @@ pub fn sources(settings: &Settings, paths: &[PathBuf]) -> io::Result<Vec<Source>
         .chain(database.into_iter().flatten());
     let own: Vec<_> = own.filter_map(|path| path.canonicalize().ok()).collect();
     let markers = settings.markers();
-    let is_claimed = |path: &Path| {
-        let inbound = inbound.as_deref();
-        let name = inbound.and_then(|inbound| name_below(inbound, path));
+    let claimed = |path: &Path| {
+        let name = name_below(inbound.as_deref()?, path)?;
         let (work, node) = (&settings.dirs.work, settings.node_name());
-        name.is_some_and(|name| inbox::has_claimed(work, &node, &name))
+        inbox::has_claimed(work, &node, &name).then_some(name)
     };
     let source_of = |path: &PathBuf| {
         let full = match canonical(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound && is_claimed(path) => {
-                return Ok(Source::Claimed);
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return claimed(path).map(Source::Claimed).ok_or(error);
             }
             full => full?,
         };

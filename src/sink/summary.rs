@@ -197,13 +197,14 @@ pub(super) fn other_mark() -> String {
     format!("2 + (summarised + {step}) % 100")
 }
 
-/// A query, for both dialects, that returns a row if another program wrote rows with ids of this
-/// range. No summary includes such rows.
+/// A query, for both dialects, that returns a row if the table may have rows with ids of this range that
+/// no summary includes: those of other programs, and those of erased records.
 pub(super) fn taken_ids(ids: &Range<u64>) -> String {
+    let [first, last] = [ids.start, ids.end.saturating_sub(1)].map(|id| provenance(id).0);
+    let of_files = format!("file_no BETWEEN {first} AND {last}");
     format!(
-        "SELECT 1 FROM ingest_rejects WHERE file_no BETWEEN {} AND {} AND code = '{}' LIMIT 1",
-        provenance(ids.start).0,
-        provenance(ids.end.saturating_sub(1)).0,
+        "SELECT 1 FROM (SELECT 1) o WHERE EXISTS (SELECT 1 FROM ingest_rejects WHERE {of_files} AND code \
+         = '{}') OR EXISTS (SELECT 1 FROM ingest_erased WHERE {of_files})",
         RejectCode::IdTaken.as_str()
     )
 }

@@ -165,6 +165,26 @@ async fn what_is_erased_or_forgotten_before_a_refresh_does_not_come_back_with_it
     }
 }
 
+/// As after a restore of the table without its ledger, or with a row of another program.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_with_the_id_of_an_erased_record_is_in_no_summary() {
+    for name in ["memory+sqlite", "memory+mysql"] {
+        let pair = Pair::new(name).await;
+        deliver_two(&pair, "v");
+        pair.expect(0, &["load"]);
+        let file_no = pair.number("SELECT MAX(file_no) FROM ingest_files").await;
+        let mark = format!(
+            "INSERT INTO ingest_erased (file_no, ordinal, erased_at) VALUES ({file_no}, 1, '2024-01-01')"
+        );
+        pair.execute(&mark).await;
+        pair.expect(0, &["summary", "--rebuild"]);
+        let kinds = pair
+            .query("SELECT last_event_type FROM daily_summary")
+            .await;
+        assert_eq!(kinds, [[Some("kept".to_owned())]], "{name}");
+    }
+}
+
 /// The last day before, the day of 23 hours on which the clocks of Berlin change, and the next one.
 const EVENTS: [(&str, &str); 4] = [
     ("2026-03-28T22:59:59.999999Z", "a"),

@@ -238,9 +238,11 @@ fn is_of(object: &str, database: &str) -> bool {
     if object.starts_with("*.*") {
         return true;
     }
-    // Double quotes with the mode ANSI_QUOTES.
-    let Some(quote) = object.chars().next().filter(|it| "`\"".contains(*it)) else {
-        return false;
+    // Double quotes with the mode ANSI_QUOTES. Without `sql_quote_show_create`, plain names have none.
+    let quote = object.chars().next().filter(|it| "`\"".contains(*it));
+    let Some(quote) = quote else {
+        let named = object.split_once('.');
+        return named.is_some_and(|(pattern, _)| fits(pattern, database));
     };
     let Some((pattern, _)) = object[1..].split_once(&format!("{quote}.")) else {
         return false;

@@ -110,7 +110,7 @@ async fn join(
     } = node;
     if let Some((was, lives)) = known {
         if lives && Some(was) != *former {
-            beat_now(session, name, lapse).await?;
+            beat_now(session, name).await?;
             return Ok(None);
         }
         epoch = epoch.max(was + 1);
@@ -133,13 +133,10 @@ async fn join(
 }
 
 /// Replaces a beat of the future by one of now.
-async fn beat_now(session: &mut Session, name: &str, lapse: Duration) -> Result<(), Failure> {
+async fn beat_now(session: &mut Session, name: &str) -> Result<(), Failure> {
     let beat = "UPDATE ingest_nodes SET beat_at = UTC_TIMESTAMP(6) WHERE node = ? AND beat_at > \
-                UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND";
-    session
-        .run_with(beat, (name, microseconds(lapse)))
-        .await
-        .map(drop)
+                UTC_TIMESTAMP(6)";
+    session.run_with(beat, (name,)).await.map(drop)
 }
 
 async fn is_current(session: &mut Session, node: &NodeId) -> Result<bool, Failure> {

@@ -97,7 +97,7 @@ fn join(db: &Transaction<'_>, node: &NewNode, lapse: Duration) -> Result<Option<
         // A beat of the future is replaced by one of now.
         db.execute(
             "UPDATE ingest_nodes SET beat_at = ? WHERE node = ? AND beat_at > ?",
-            params![before(Duration::ZERO), node.name, after(lapse)],
+            params![before(Duration::ZERO), node.name, before(Duration::ZERO)],
         )?;
         return Ok(None);
     }

@@ -58,6 +58,10 @@ async fn a_load_of_other_files_goes_on_with_what_a_stop_left_in_work() {
     let [first, second] = names(&inbound).try_into().unwrap();
     std::fs::rename(inbound.join(&second), archive.join(&second)).unwrap();
     interrupted(&pair, &[&format!("inbound/{first}")]).await;
+    // Its name says its dataset.
+    std::fs::write(pair.at("status.json"), "[]").unwrap();
+    pair.expect(0, &["load", "status.json", "--dataset", "vehicle_status"]);
+    assert_eq!(files_below(&pair.at("work")).len(), 1, "it stays");
     pair.expect(0, &["load", "archive"]);
     assert_eq!(names(&pair.at("history")), [first]);
     assert_eq!(names(&archive), [second]);

@@ -38,6 +38,10 @@ const ENTRIES_MAX: usize = (1 << 20) / 8 * 7;
 /// the table.
 const FILES_MAX: usize = 100_000;
 
+/// How often a refresh reads all files again because candidates were left out: records may be erased
+/// while it runs.
+const REPEATED_MAX: u32 = 3;
+
 /// Candidates merged in one transaction.
 const MERGE_PAIRS: usize = 5_000;
 
@@ -376,10 +380,16 @@ pub async fn refresh(
     let mut failed = None;
     for dataset in datasets.iter().filter(|dataset| dataset.summary.is_some()) {
         let _merging = accumulator.merging.lock().await;
+        let mut cut = 0;
         loop {
             match round(accumulator, dataset, &mut done, leader, stop).await {
-                Ok(true) => {}
-                Ok(false) => break,
+                Ok(Round { more, is_whole }) => {
+                    cut += u32::from(!is_whole);
+                    // The next refresh goes on.
+                    if cut > REPEATED_MAX || (is_whole && !more) {
+                        break;
+                    }
+                }
                 Err(given_up) => {
                     accumulator.lose(&dataset.name);
                     failed.get_or_insert(given_up);
@@ -416,14 +426,22 @@ pub async fn rebuild(
     refresh(&Accumulator::new(store.clone()), datasets, None, stop).await
 }
 
-/// Adds some of the pending files. Returns whether there may be more.
+/// What one round has left.
+struct Round {
+    /// Whether there may be more files.
+    more: bool,
+    /// Whether no candidate was left out: otherwise all files are read again.
+    is_whole: bool,
+}
+
+/// Adds some of the pending files.
 async fn round(
     accumulator: &Accumulator,
     dataset: &Arc<Dataset>,
     done: &mut Refreshed,
     leader: Option<&NodeId>,
     stop: &CancellationToken,
-) -> Result<bool, GivenUp> {
+) -> Result<Round, GivenUp> {
     let store = &accumulator.store;
     let pending = || store.summary_pending(dataset, ROUND_FILES);
     let mut files = until_ok("reading the ledger", stop, ignore, pending).await?;
@@ -433,8 +451,10 @@ async fn round(
         let committing = accumulator.committing();
         files.retain(|file| !committing.contains_key(&file.file_no));
     }
+    let mut is_whole = true;
     if files.is_empty() {
-        return Ok(false);
+        let more = false;
+        return Ok(Round { more, is_whole });
     }
     let (mut reduced, passed) = accumulator.take_with(&dataset.name, &files);
     let unread = files.iter().zip(passed).filter(|(_, passed)| !passed);
@@ -444,16 +464,17 @@ async fn round(
     for run in unread.chunk_by(|a, b| a.file_no.checked_add(1) == Some(b.file_no)) {
         let [first, last] = [run[0], run[run.len() - 1]];
         let ids = row_id(first.file_no, 0)..row_id(last.file_no, 0) + last.records;
-        done.rows_read += read(store, dataset, ids, &mut reduced, done, leader, stop).await?;
+        is_whole &= read(store, dataset, ids, &mut reduced, done, leader, stop).await?;
     }
     done.files += files.len() as u64;
     done.pairs += reduced.pairs.len() as u64;
-    let is_whole = Box::pin(merge(store, dataset, reduced, &files, leader, stop)).await?;
+    is_whole &= Box::pin(merge(store, dataset, reduced, &files, leader, stop)).await?;
     accumulator.forget(&dataset.name, &files);
-    Ok(!is_last || !is_whole)
+    let more = !is_last;
+    Ok(Round { more, is_whole })
 }
 
-/// Reads the rows with these ids. Returns their number.
+/// Reads the rows with these ids. Returns whether no candidate was left out.
 async fn read(
     store: &Arc<dyn SummaryStore>,
     dataset: &Arc<Dataset>,
@@ -462,28 +483,28 @@ async fn read(
     done: &mut Refreshed,
     leader: Option<&NodeId>,
     stop: &CancellationToken,
-) -> Result<u64, GivenUp> {
+) -> Result<bool, GivenUp> {
     let summary = dataset.summary.as_ref();
     let zone = &summary
         .expect("only datasets with a summary are read")
         .time_zone;
-    let mut rows = 0;
+    let mut is_whole = true;
     while !ids.is_empty() {
         let page = || store.summary_scan(dataset, ids.clone(), SCAN_ROWS);
         let page = until_ok("reading rows for the summary", stop, ignore, page).await?;
         let Some(last) = page.last() else { break };
         ids.start = last.id + 1;
-        rows += page.len() as u64;
+        done.rows_read += page.len() as u64;
         for event in &page {
             reduced.add(event, zone);
         }
         if reduced.is_full() {
             done.pairs += reduced.pairs.len() as u64;
             let full = std::mem::take(reduced);
-            Box::pin(merge(store, dataset, full, &[], leader, stop)).await?;
+            is_whole &= Box::pin(merge(store, dataset, full, &[], leader, stop)).await?;
         }
     }
-    Ok(rows)
+    Ok(is_whole)
 }
 
 /// Merges candidates and then marks the files, in bounded transactions. Returns whether no candidate
@@ -544,44 +565,4 @@ async fn join_one(running: &mut JoinSet<Result<(), GivenUp>>) -> Result<(), Give
 fn ignore(_: &Fault) {}
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const DAY_US: i64 = 86_400_000_000;
-
-    proptest! {
-        /// Days that follow each other, and others far away, in any order of arrival.
-        #[test]
-        fn the_last_event_of_each_key_and_day_is_kept(
-            events in prop::collection::vec(
-                ("[a-c]", prop_oneof![4 => -4_i64..8, 1 => -9_000_i64..9_000], 0..3_i64, "[x-z]"),
-                0..200,
-            ),
-        ) {
-            let mut reduced = Reduced::default();
-            let mut expected: BTreeMap<(String, i64), (i64, u64, String)> = BTreeMap::new();
-            for (id, (key, day, time, value)) in (0_u64..).zip(events) {
-                let time_us = day * DAY_US + time;
-                let event = LastEvent { key: key.clone(), time_us, value: value.clone(), id };
-                reduced.add(&event, &Zone::default());
-                let last = expected.entry((key, day)).or_insert((time_us, id, value.clone()));
-                if (time_us, id) > (last.0, last.1) {
-                    *last = (time_us, id, value);
-                }
-            }
-            prop_assert_eq!(reduced.pairs.len(), expected.len());
-            let parts: Vec<LastEvent> = reduced.into_parts().flatten().collect();
-            let expected = expected.into_iter().map(|((key, _), (time_us, id, value))| LastEvent {
-                key,
-                time_us,
-                value,
-                id,
-            });
-            prop_assert_eq!(parts, expected.collect::<Vec<_>>());
-        }
-    }
-}
+mod tests;
