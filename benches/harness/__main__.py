@@ -72,7 +72,8 @@ def main():
         elif arguments.profile:
             results["servers"], results["profile"] = one_profile(programs, sizes, folder)
         elif arguments.long:
-            results["long"] = long_run(programs, folder, *cases.long_sizes(arguments))
+            only = arguments.only.split(",") if arguments.only else None
+            results["long"] = long_run(programs, folder, *cases.long_sizes(arguments), only)
         elif arguments.scaling:
             results["scaling"] = scaling(programs, folder, *sizes.scaling, arguments.rounds)
         else:
@@ -95,7 +96,7 @@ def parse():
     )
     parser.add_argument("--short", action="store_true", help="few events, the debug build")
     parser.add_argument("--rounds", type=int, help="how often each case runs (3; 1 with --short)")
-    parser.add_argument("--only", metavar="CASE,...", help="these cases")
+    parser.add_argument("--only", metavar="CASE,...", help="these cases; with --long: archive, files, services")
     parser.add_argument("--baseline", action="store_true", help="2 GB of memory and 10 GB of disk for everything")
     parser.add_argument("--profile", action="store_true", help="where the engine's processor time goes, by perf")
     parser.add_argument("--long", action="store_true", help="an archive as large as the disk allows, and two services")

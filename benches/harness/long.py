@@ -34,8 +34,10 @@ def fitting(events, folder):
     return min(events, int(free * 2 / 3 / DISK_BYTES_AN_EVENT) // EVENTS_A_FILE * EVENTS_A_FILE)
 
 
-def long_run(programs, folder, events, files, rates, seconds):
-    """`rates`: pairs of events/s and the part of `seconds` that a service takes them."""
+def long_run(programs, folder, events, files, rates, seconds, only=None):
+    """`rates`: pairs of events/s and the part of `seconds` that a service takes them. `only`: these of
+    `archive`, `files` and `services`."""
+    asks_for = lambda part: only is None or part in only
     wanted, events = events, fitting(events, folder)
     if events == 0:
         sys.exit(f"scripts/bench: no space for a long run in {folder}")
@@ -48,19 +50,25 @@ def long_run(programs, folder, events, files, rates, seconds):
         redis, mariadb = started
         inputs = Inputs(programs[0], os.path.join(folder, "inputs"))
         bench = Bench(programs, inputs, None, folder, redis, mariadb)
-        source = inputs.files(events // EVENTS_A_FILE, EVENTS_A_FILE, vehicles=5_000, compress="zstd", prefix="long")
-        found = {"archive_mb": sum(entry.stat().st_size for entry in os.scandir(source)) / 1e6}
-        for name, options in WAYS.items():
-            found[name] = archive(bench, source, events, name.startswith("index"), options)
-            report(name, found[name])
-        shutil.rmtree(source)
-        found["files"] = small_files(bench, files)
-        report(f"{files:,} files", found["files"])
-        mariadb.clear()
-        found["services"] = []
-        for rate, part in rates:
-            found["services"].append(service(bench, rate, max(1, round(seconds * part))))
-            report(f"{rate:,} events/s", found["services"][-1])
+        found = {}
+        if asks_for("archive"):
+            source = inputs.files(
+                events // EVENTS_A_FILE, EVENTS_A_FILE, vehicles=5_000, compress="zstd", prefix="long"
+            )
+            found["archive_mb"] = sum(entry.stat().st_size for entry in os.scandir(source)) / 1e6
+            for name, options in WAYS.items():
+                found[name] = archive(bench, source, events, name.startswith("index"), options)
+                report(name, found[name])
+            shutil.rmtree(source)
+        if asks_for("files"):
+            found["files"] = small_files(bench, files)
+            report(f"{files:,} files", found["files"])
+            mariadb.clear()
+        if asks_for("services"):
+            found["services"] = []
+            for rate, part in rates:
+                found["services"].append(service(bench, rate, max(1, round(seconds * part))))
+                report(f"{rate:,} events/s", found["services"][-1])
         return found
     finally:
         for server in reversed(started):

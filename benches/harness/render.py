@@ -73,7 +73,7 @@ def text(run):
     if "profile" in run:
         lines += [f"  {' '.join(row)}" for row in profile_rows(run["profile"])]
     if "long" in run:
-        for rows in (long_rows(run["long"]), file_rows(run["long"]), service_rows(run["long"])):
+        for rows in parts_of_long(run["long"]):
             lines += ["", *("  " + " | ".join(row) for row in rows)]
     if "scaling" in run:
         for rows in (scaling_rows(run["scaling"]), hosts_rows(run["scaling"])):
@@ -139,12 +139,23 @@ def service_rows(found):
         )  # fmt: skip
 
 
+def parts_of_long(found):
+    """The rows of each part that has results."""
+    parts = (("archive_mb", long_rows), ("files", file_rows), ("services", service_rows))
+    return [rows(found) for name, rows in parts if name in found]
+
+
 def long_tables(runs):
+    """The tables of all long runs, each part by the last run that has it."""
+    commands, found = [], {}
     for run in runs:
         if "long" in run:
-            tables = [long_rows(run["long"]), file_rows(run["long"]), service_rows(run["long"])]
-            return f"`{run['command']}`\n\n" + "\n".join(table(next(rows), rows) for rows in tables)
-    return NOT_MEASURED
+            commands.append(f"`{run['command']}`")
+            found |= run["long"]
+    if not commands:
+        return NOT_MEASURED
+    tables = "\n".join(table(next(rows), rows) for rows in parts_of_long(found))
+    return ", ".join(commands) + "\n\n" + tables
 
 
 def scaling_rows(found):
