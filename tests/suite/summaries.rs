@@ -124,10 +124,10 @@ async fn what_is_erased_or_forgotten_before_a_refresh_does_not_come_back_with_it
     for name in ["memory+sqlite", "redis+mysql"] {
         let pair = Pair::new(name).await;
         pair.expect(0, &["migrate"]);
-        fs::write(pair.at("lemonade.toml"), "summary_every = \"6s\"\n").unwrap();
+        fs::write(pair.at("lemonade.toml"), "summary_every = \"12s\"\n").unwrap();
         let mut service = Service::start(&pair, &["run"]);
         deliver(&pair, "first");
-        until("a first refresh", WITHIN, async || {
+        until("a first refresh", 3 * WITHIN, async || {
             entries(&pair, "daily_summary").await == 1
         })
         .await;
@@ -150,7 +150,7 @@ async fn what_is_erased_or_forgotten_before_a_refresh_does_not_come_back_with_it
             "{name}: refreshed too early"
         );
         let of_erased = "SELECT COUNT(*) FROM daily_summary WHERE vehicle_id = 'erased'";
-        until("the summary", WITHIN, async || {
+        until("the summary", 3 * WITHIN, async || {
             pair.number(of_erased).await == 1
         })
         .await;
