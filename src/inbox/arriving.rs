@@ -52,38 +52,19 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::path::Path;
-    use std::time::Duration;
 
     use super::*;
-    use crate::inbox::{Directories, Patience};
-
-    fn open(root: &Path, node: &str) -> Inbox {
-        let directories = Directories {
-            inbound: root.join("inbound"),
-            work: root.join("work"),
-            history: root.join("history"),
-            quarantine: root.join("quarantine"),
-        };
-        let patience = Patience {
-            quiet_time: Duration::ZERO,
-            incomplete_after: Duration::ZERO,
-            one_name: false,
-        };
-        let inbox = Inbox::open(directories, patience, node).unwrap();
-        inbox.begin(1, true).unwrap();
-        inbox
-    }
+    use crate::inbox::tests::nodes::open;
 
     #[test]
     fn a_file_is_claimed_when_it_is_whole_and_removed_when_its_process_is_dead() {
         let dir = tempfile::tempdir().unwrap();
-        let inbox = open(dir.path(), "a");
+        let inbox = open(dir.path(), "a", 1);
         let arriving = inbox.begin_file().unwrap();
         let mut file = arriving.file().unwrap();
         file.write_all(b"[1").unwrap();
         // The start of another process removes no file of one that lives.
-        drop(open(dir.path(), "b"));
+        drop(open(dir.path(), "b", 1));
         assert!(inbox.recovered().unwrap().is_empty());
         file.write_all(b"]").unwrap();
         drop(file);
@@ -102,7 +83,7 @@ mod tests {
         let (file, path) = inbox.begin_file().unwrap().0.into_parts();
         let path = path.keep().unwrap();
         drop(file);
-        drop(open(dir.path(), "b"));
+        drop(open(dir.path(), "b", 1));
         assert!(!path.exists());
     }
 }

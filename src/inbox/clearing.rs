@@ -84,23 +84,12 @@ fn former_name(name: &OsStr) -> Option<&OsStr> {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
-    use std::fs::{File, Metadata};
+    use std::fs::File;
 
     use super::*;
     use crate::inbox::moving::{begin_copy, set_aside};
     use crate::inbox::names::NAME_BYTES_MAX;
-
-    fn opened(path: &Path) -> (File, Metadata) {
-        content::open_regular(path).unwrap()
-    }
-
-    fn names(dir: &Path) -> Vec<OsString> {
-        let entries = fs::read_dir(dir).unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
-        names.sort();
-        names
-    }
+    use crate::inbox::tests::names;
 
     /// A kill between the renames and the removal leaves these files.
     #[test]
@@ -110,13 +99,13 @@ mod tests {
         let long = "x".repeat(NAME_BYTES_MAX);
         for name in ["a", "moving", "twice", &long] {
             fs::write(at(name), "1").unwrap();
-            let (_file, copied) = opened(&at(name));
+            let (_file, copied) = content::open_regular(&at(name)).unwrap();
             set_aside(&at(name), &copied).unwrap();
         }
         let once = at(".lemonade-moved-twice");
-        set_aside(&once, &opened(&once).1).unwrap();
+        set_aside(&once, &content::open_regular(&once).unwrap().1).unwrap();
         fs::write(at("a"), "2").unwrap();
-        let (moving, _) = opened(&at(".lemonade-moved-moving"));
+        let (moving, _) = content::open_regular(&at(".lemonade-moved-moving")).unwrap();
         moving.lock().unwrap();
         clear_up(dir.path(), false).unwrap();
         let cut = &long[..NAME_BYTES_MAX - ASIDE_PREFIX.len()];

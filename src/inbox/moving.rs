@@ -401,6 +401,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
+    use crate::inbox::tests::names;
 
     #[test]
     fn a_move_by_link_leaves_one_name_and_never_replaces_a_file() {
@@ -484,13 +485,6 @@ mod tests {
 
     fn opened(path: &Path) -> (File, Metadata) {
         content::open_regular(path).unwrap()
-    }
-
-    fn names(dir: &Path) -> Vec<OsString> {
-        let entries = fs::read_dir(dir).unwrap();
-        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
-        names.sort();
-        names
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::names::NAME_BYTES_MAX;
 use super::*;
 
 mod devices;
-mod nodes;
+pub(super) mod nodes;
 mod takeover;
 
 struct Place {
@@ -66,7 +66,7 @@ impl Place {
     }
 }
 
-fn names(dir: &Path) -> Vec<OsString> {
+pub(super) fn names(dir: &Path) -> Vec<OsString> {
     let mut names: Vec<_> = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().file_name())

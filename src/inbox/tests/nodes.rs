@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::*;
 use super::{directories, names, patience};
 
-pub(super) fn open(root: &Path, name: &str, epoch: u64) -> Inbox {
+pub(in crate::inbox) fn open(root: &Path, name: &str, epoch: u64) -> Inbox {
     let inbox = Inbox::open(directories(root), patience(Duration::ZERO), name).unwrap();
     inbox.begin(epoch, true).unwrap();
     inbox
