@@ -26,7 +26,7 @@ pub(crate) const LOAD: &str = "load";
 /// Most processes that are listed.
 const NODES_MAX: usize = 100;
 
-/// How long the end of a process waits for the database, as to remove its row.
+/// How long the end of a process waits for the database, for example to remove its row.
 pub(super) const LEAVE_WAIT: Duration = Duration::from_secs(2);
 
 /// How many beats in a row must find a process dead before its files are taken over. For a moment,

@@ -4,8 +4,9 @@
 //! database, since the clocks of hosts may be minutes apart. A file in SQLite has the clock of its
 //! host.
 //!
-//! A clock may be set back, or a failover may lead to a server whose clock is behind. A beat of the
-//! future is no sign of life: a process that lives replaces it within seconds.
+//! A clock may be set back, or a failover may lead to a server whose clock is behind. For a take-over,
+//! the lease and the status, a beat of the future is no sign of life: a process that lives replaces it
+//! within seconds.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
